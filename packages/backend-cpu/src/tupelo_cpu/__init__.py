@@ -1,0 +1,1 @@
+"""Tupelo's backend for CPUs."""

@@ -1,0 +1,3 @@
+"""Tupelo's HTTP server."""
+
+__version__ = "0.1.0"
