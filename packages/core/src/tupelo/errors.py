@@ -18,7 +18,8 @@
     │   ├── RequestAborted      499: aborted by the client or an operator
     │   ├── RequestFailed       500: the engine could not finish this request
     │   └── EngineUnavailable   503: the engine is starting, stopping, frozen or dead
-    └── TemplateError           a chat template that fails, is refused by the sandbox, or is too slow
+    └── TemplateError           a chat template that fails, is refused by the sandbox, or is too
+    slow
 
 A message says what was wrong, what was got, what is allowed, and the next step. Nothing answers
 ``None`` for "unknown", and no probe's error is swallowed.

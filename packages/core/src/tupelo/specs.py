@@ -1,7 +1,8 @@
 """Frozen descriptions of what a model needs from a backend: KV storage, attention, quantisation.
 
 Plain data shared by both wings; imports neither torch nor anything of Tupelo but ``errors``.
-Data types are named by strings (``"float32"``, ``"bfloat16"``, ``"float16"``), the names that torch uses.
+Data types are named by strings (``"float32"``, ``"bfloat16"``, ``"float16"``), the names that
+torch uses.
 """
 
 from dataclasses import dataclass, field
@@ -68,7 +69,6 @@ class AttentionSpec:
         scale: factor on ``q @ k``.
         window: as in ``KVSpec``.
         soft_cap: logits become ``soft_cap * tanh(logits / soft_cap)``; None for none.
-        sinks: whether each head has a learned extra logit in its softmax.
     """
 
     group: int
@@ -78,7 +78,6 @@ class AttentionSpec:
     scale: float
     window: int | None = None
     soft_cap: float | None = None
-    sinks: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -1,0 +1,156 @@
+"""Attention over pages: the vendor-facing protocol and the reference that defines it.
+
+The reference makes no choice on a value of a tensor: it is a function of arrays, so it runs under
+static shapes and functional storage too. It is itself checked against a dense, unpaged computation.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from tupelo.backend.kv_pool import KVPool
+from tupelo.backend.runtime import Runtime
+from tupelo.backend.step import StepInputs
+from tupelo.specs import AttentionSpec
+
+Plan = Any
+"""Whatever a backend prepares once a step; opaque to core."""
+
+
+@runtime_checkable
+class AttentionBackend(Protocol):
+    """Attention of a model's layers over a paged K/V pool.
+
+    Built as ``attention(specs, page_size, max_pages, runtime, in_place)``: the model's distinct
+    specs, tokens a page, the longest page table, the device, and whether K/V buffers may be
+    written in place.
+    """
+
+    def plan(self, inputs: StepInputs, out: Plan | None = None) -> Plan:
+        """Metadata of a step, once, for all specs. With ``out``, refill the same buffers in stream
+        order."""
+        ...
+
+    def forward(
+        self, q: Tensor, k: Tensor, v: Tensor, spec: int, layer: int, kv: KVPool, plan: Plan
+    ) -> Tensor:
+        """Store the K/V of all rows, then attend causally over each row's pages.
+
+        Prefill, decode and mixed batches alike. Every row's K/V are stored before any row reads, so
+        rows of one step may share pages that the same step fills.
+
+        Args:
+            q: (num_tokens, num_heads, head_dim).
+            k, v: (num_tokens, num_kv_heads, head_dim), the new tokens'.
+            spec: index into the specs that the backend was built with.
+            layer: model layer, for the pool.
+            plan: of this step.
+
+        Returns:
+            (num_tokens, num_heads, head_dim), dtype of ``q``; padding tokens hold anything finite.
+        """
+        ...
+
+
+@dataclass(slots=True)
+class _ReferencePlan:
+    """Per page group: where each token's K/V go and which stored tokens each token may see.
+
+    ``store``: (T,) pool indices, scratch for padding. ``gather``: (T, L) pool indices of the row's
+    tokens. ``distance``: (T, L) query position minus key position; visible means 0 <= distance <
+    window.
+    """
+
+    store: tuple[Tensor, ...]
+    gather: tuple[Tensor, ...]
+    distance: Tensor
+
+
+class ReferenceAttention(AttentionBackend):
+    """Attention by definition, in float32, in slices of ``slice_tokens`` query tokens.
+
+    ``out = softmax(scale * q k^T [soft-capped] [masked]) v``. Source: Vaswani et al., 2017.
+    """
+
+    slice_tokens = 64
+
+    def __init__(
+        self,
+        specs: Sequence[AttentionSpec],
+        page_size: int,
+        max_pages: int,
+        runtime: Runtime,
+        in_place: bool = True,
+    ) -> None:
+        self._specs = tuple(specs)
+        self._page_size = page_size
+        self._max_pages = max_pages
+        self._in_place = in_place
+        self._offsets = torch.arange(page_size, device=runtime.device)
+
+    def plan(self, inputs: StepInputs, out: Plan | None = None) -> Plan:
+        # Pages of the longest row: a host integer, and the table's full width under static buckets.
+        longest = int(inputs.host.seq_lens.max(initial=1))
+        pages = (
+            -(-longest // self._page_size) if inputs.host.bucket.tokens == 0 else self._max_pages
+        )
+        stores, gathers = [], []
+        for mapping, table in zip(inputs.slot_mapping, inputs.page_tables, strict=True):
+            rows = table[inputs.slots, :pages].long().clamp(min=0)
+            flat = (rows.unsqueeze(-1) * self._page_size + self._offsets).flatten(1)
+            gathers.append(flat[inputs.token_rows])
+            stores.append(mapping)
+        keys = torch.arange(pages * self._page_size, device=inputs.positions.device)
+        distance = inputs.positions.unsqueeze(1) - keys
+        return _ReferencePlan(tuple(stores), tuple(gathers), distance)
+
+    def forward(
+        self, q: Tensor, k: Tensor, v: Tensor, spec: int, layer: int, kv: KVPool, plan: Plan
+    ) -> Tensor:
+        kind = self._specs[spec]
+        k_pool, v_pool = (t.flatten(0, 1) for t in kv.buffers(layer))
+        scratch = k_pool.shape[0] - 1
+        store = torch.where(plan.store[kind.group] < 0, scratch, plan.store[kind.group])
+        k_pool = self._write(k_pool, store, k)
+        v_pool = self._write(v_pool, store, v)
+        if not self._in_place:
+            shape = kv.buffers(layer)[0].shape
+            kv.replace(layer, (k_pool.view(shape), v_pool.view(shape)))
+        slices = [
+            self._attend(q[s], k_pool, v_pool, plan.gather[kind.group][s], plan.distance[s], kind)
+            for s in _slices(q.shape[0], self.slice_tokens)
+        ]
+        return torch.cat(slices) if slices else q
+
+    def _write(self, pool: Tensor, store: Tensor, new: Tensor) -> Tensor:
+        new = new.to(pool.dtype)
+        return pool.index_copy_(0, store, new) if self._in_place else pool.index_copy(0, store, new)
+
+    def _attend(
+        self,
+        q: Tensor,
+        k_pool: Tensor,
+        v_pool: Tensor,
+        gather: Tensor,
+        distance: Tensor,
+        kind: AttentionSpec,
+    ) -> Tensor:
+        groups = kind.num_heads // kind.num_kv_heads
+        heads = q.float().unflatten(1, (kind.num_kv_heads, groups))
+        scores = torch.einsum("tngd,tlnd->tngl", heads, k_pool[gather].float()) * kind.scale
+        if kind.soft_cap is not None:
+            scores = kind.soft_cap * torch.tanh(scores / kind.soft_cap)
+        visible = distance >= 0
+        if kind.window is not None:
+            visible = visible & (distance < kind.window)
+        scores = scores.masked_fill(~visible[:, None, None, :], float("-inf"))
+        weights = torch.softmax(scores, dim=-1)
+        values = torch.einsum("tngl,tlnd->tngd", weights, v_pool[gather].float())
+        return values.flatten(1, 2).to(q.dtype)
+
+
+def _slices(total: int, size: int) -> list[slice]:
+    return [slice(start, start + size) for start in range(0, total, size)]

@@ -1,0 +1,196 @@
+"""The device as a machine: memory, ordering, staging, asynchronous copies to the host.
+
+``Runtime`` is what core asks of a device; ``TorchRuntime`` answers for any device that
+``torch.accelerator`` knows and for the CPU.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, Protocol, TypeVar, runtime_checkable
+
+import numpy as np
+import numpy.typing as npt
+import psutil
+import torch
+from torch import Tensor
+
+T_co = TypeVar("T_co", covariant=True)
+T = TypeVar("T")
+
+
+@runtime_checkable
+class Ticket(Protocol[T_co]):
+    """A result that is on its way to the host."""
+
+    def ready(self) -> bool:
+        """Whether ``wait`` returns without blocking."""
+        ...
+
+    def wait(self) -> T_co:
+        """Block until the result is on the host, and return it."""
+        ...
+
+
+class Done(Ticket[T]):
+    """A ticket whose result is already there."""
+
+    def __init__(self, value: T) -> None:
+        self._value = value
+
+    def ready(self) -> bool:
+        return True
+
+    def wait(self) -> T:
+        return self._value
+
+
+class Mapped(Ticket[T]):
+    """A ticket for ``fn`` of another ticket's result; ``fn`` runs once, on the host, at
+    ``wait``."""
+
+    def __init__(self, source: Ticket[Any], fn: Callable[[Any], T]) -> None:
+        self._source = source
+        self._fn = fn
+        self._value: list[T] = []
+
+    def ready(self) -> bool:
+        return self._source.ready()
+
+    def wait(self) -> T:
+        if not self._value:
+            self._value.append(self._fn(self._source.wait()))
+        return self._value[0]
+
+
+class Event(Protocol):
+    """A point in the device's order of work."""
+
+    def record(self) -> None:
+        """Mark the point after everything submitted so far."""
+        ...
+
+    def query(self) -> bool:
+        """Whether the device has passed the point."""
+        ...
+
+    def synchronize(self) -> None:
+        """Block until it has."""
+        ...
+
+
+@runtime_checkable
+class Runtime(Protocol):
+    """What core asks of a device."""
+
+    device: torch.device
+
+    def memory(self) -> tuple[int, int]:
+        """Bytes free and bytes in all, of the memory that weights and K/V live in."""
+        ...
+
+    def synchronize(self) -> None:
+        """Block until everything submitted has run."""
+        ...
+
+    def stream(self) -> AbstractContextManager[Any]:
+        """A context in which work is submitted to the step's stream."""
+        ...
+
+    def event(self) -> Event:
+        """A new event."""
+        ...
+
+    def host_array(self, shape: Sequence[int], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
+        """A numpy view over memory from which copies to the device are asynchronous."""
+        ...
+
+    def to_device(self, array: npt.NDArray[Any]) -> Tensor:
+        """Copy to the device in stream order; ``array`` must stay unchanged until that has run."""
+        ...
+
+    def to_host(self, tensors: Sequence[Tensor]) -> Ticket[list[npt.NDArray[Any]]]:
+        """Copy to the host in stream order without blocking."""
+        ...
+
+
+class _HostEvent(Event):
+    """The event of a device that has finished whatever was submitted."""
+
+    def record(self) -> None:
+        self._time = time.perf_counter()
+
+    def query(self) -> bool:
+        return True
+
+    def synchronize(self) -> None:
+        return
+
+
+class _DeviceCopy(Ticket[list[npt.NDArray[Any]]]):
+    """Host tensors that are valid once the event has passed."""
+
+    def __init__(self, tensors: list[Tensor], event: Event) -> None:
+        self._tensors = tensors
+        self._event = event
+
+    def ready(self) -> bool:
+        return self._event.query()
+
+    def wait(self) -> list[npt.NDArray[Any]]:
+        self._event.synchronize()
+        return [t.numpy() for t in self._tensors]
+
+
+class TorchRuntime(Runtime):
+    """``Runtime`` over torch: the CPU, or the device type that ``torch.accelerator`` manages.
+
+    Args:
+        device: a torch device name, with an index where there are several.
+    """
+
+    def __init__(self, device: str) -> None:
+        self.device = torch.device(device)
+        self._on_host = self.device.type == "cpu"
+        self._stream = None if self._on_host else torch.Stream(device=self.device)
+
+    def memory(self) -> tuple[int, int]:
+        if self._on_host:
+            usage = psutil.virtual_memory()
+            return usage.available, usage.total
+        free, total = torch.accelerator.get_memory_info(self.device)
+        return free, total
+
+    def synchronize(self) -> None:
+        if not self._on_host:
+            torch.accelerator.synchronize(self.device)
+
+    def stream(self) -> AbstractContextManager[Any]:
+        return nullcontext() if self._stream is None else self._stream
+
+    def event(self) -> Event:
+        return _HostEvent() if self._on_host else torch.Event(device=self.device)
+
+    def host_array(self, shape: Sequence[int], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
+        if self._on_host:
+            return np.empty(shape, dtype)
+        sample = torch.from_numpy(np.empty(0, dtype))
+        pinned: npt.NDArray[Any] = torch.empty(
+            tuple(shape), dtype=sample.dtype, pin_memory=True
+        ).numpy()
+        return pinned
+
+    def to_device(self, array: npt.NDArray[Any]) -> Tensor:
+        tensor = torch.from_numpy(array)
+        return tensor if self._on_host else tensor.to(self.device, non_blocking=True)
+
+    def to_host(self, tensors: Sequence[Tensor]) -> Ticket[list[npt.NDArray[Any]]]:
+        if self._on_host:
+            return Done([t.detach().numpy() for t in tensors])
+        copies = [
+            torch.empty(t.shape, dtype=t.dtype, pin_memory=True).copy_(t, non_blocking=True)
+            for t in tensors
+        ]
+        event = self.event()
+        event.record()
+        return _DeviceCopy(copies, event)

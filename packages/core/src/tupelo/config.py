@@ -1,0 +1,144 @@
+"""Options: each declared once, as a field; flags and documentation are generated from the
+declaration.
+
+Configs are frozen; ``resolve``-like steps return new ones. Environment variables are read here and
+nowhere else in core.
+"""
+
+import os
+from dataclasses import MISSING, Field, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from tupelo.errors import ConfigError
+
+
+def option(
+    default: Any, help: str, *, choices: tuple[str, ...] = (), low: float | None = None
+) -> Any:
+    """Declare an option of a config dataclass.
+
+    Args:
+        default: its value when not given.
+        help: one sentence for people, with the unit.
+        choices: allowed values of a string option.
+        low: smallest allowed value of a number.
+    """
+    return field(default=default, metadata={"help": help, "choices": choices, "low": low})
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineConfig:
+    """Everything that the engine can be told."""
+
+    model: str = option("", "model folder, GGUF file or hub id; empty means the demo model")
+    tokenizer: str = option("", "tokenizer folder or GGUF file, if not the model's own")
+    revision: str = option("", "revision of a hub model")
+    served_model_name: str = option("", "name of the model in the API; empty means the model's")
+    backend: str = option("", "backend to use; empty means the best usable one")
+    load_format: str = option(
+        "auto", "where weights come from", choices=("auto", "safetensors", "gguf", "dummy")
+    )
+    dtype: str = option(
+        "auto",
+        "compute type; auto is the checkpoint's where the backend has it, else the backend's first",
+        choices=("auto", "float32", "bfloat16", "float16"),
+    )
+    kv_cache_dtype: str = option(
+        "auto",
+        "storage type of K/V; auto is dtype",
+        choices=("auto", "float32", "bfloat16", "float16"),
+    )
+    context_length: int = option(0, "longest prompt + output in tokens; 0 means the model's", low=0)
+    trust_remote_code: bool = option(False, "run Python code that a model folder brings")
+    offline: bool = option(False, "never download anything")
+    seed: int = option(0, "seed of dummy weights and of requests that bring none")
+
+    max_running_requests: int = option(64, "requests that run at once", low=1)
+    max_queued_requests: int = option(1024, "requests that wait at most; more get a 429", low=0)
+    max_total_tokens: int = option(0, "tokens in the K/V pool; 0 means as memory allows", low=0)
+    mem_fraction_static: float = option(
+        0.0, "share of memory for weights and K/V; 0 means the backend's default", low=0.0
+    )
+    page_size: int = option(16, "tokens of a K/V page", low=1)
+    chunked_prefill_size: int = option(
+        512, "prompt tokens of one step at most; 0 means whole prompts", low=0
+    )
+    schedule_policy: str = option(
+        "fcfs",
+        "order of the waiting queue",
+        choices=("fcfs", "lpm", "dfs-weight", "lof", "random", "priority"),
+    )
+    pipeline_depth: int = option(
+        1, "steps in flight: 1 is synchronous, 2 overlaps host and device", low=1
+    )
+    disable_radix_cache: bool = option(False, "never share K/V between requests")
+    radix_eviction_policy: str = option(
+        "lru", "what leaves the cache first", choices=("lru", "lfu")
+    )
+    kernel_fallback: str = option(
+        "allow", "whether the torch reference may serve an op", choices=("allow", "forbid")
+    )
+    batch_invariant: bool = option(
+        False,
+        "a request's tokens never depend on what else is in its batch; needs a backend that can",
+    )
+    watchdog_timeout_s: float = option(
+        300.0, "a step longer than this means the engine is stuck", low=1
+    )
+    check_integrity: bool = option(False, "check the page bookkeeping after each step (for tests)")
+
+    def __post_init__(self) -> None:
+        check_options(self)
+
+
+def check_options(config: Any) -> None:
+    """Check every option's choices and lower bound.
+
+    Raises:
+        ConfigError: names the flag, the value and what is allowed.
+    """
+    for item in fields(config):
+        value, meta = getattr(config, item.name), item.metadata
+        if meta.get("choices") and value not in meta["choices"]:
+            raise ConfigError(
+                f"{flag_of(item)}: got {value!r}; allowed: {', '.join(meta['choices'])}"
+            )
+        if meta.get("low") is not None and value < meta["low"]:
+            raise ConfigError(f"{flag_of(item)}: got {value}; must be at least {meta['low']:g}")
+
+
+def flag_of(item: Field[Any]) -> str:
+    """The command-line flag of an option."""
+    return "--" + item.name.replace("_", "-")
+
+
+def default_of(item: Field[Any]) -> Any:
+    """The default of an option."""
+    assert item.default is not MISSING
+    return item.default
+
+
+@dataclass(frozen=True, kw_only=True)
+class Environment:
+    """Environment variables that core reads.
+
+    Attributes:
+        backend: ``TUPELO_BACKEND``, name of the backend to use.
+        cache_dir: ``TUPELO_CACHE``, folder for models, tokenizers and built kernels.
+        offline: ``TUPELO_OFFLINE``, "1": never download anything.
+    """
+
+    backend: str
+    cache_dir: Path
+    offline: bool
+
+
+def environment() -> Environment:
+    """Read the environment now."""
+    cache = os.environ.get("TUPELO_CACHE")
+    return Environment(
+        backend=os.environ.get("TUPELO_BACKEND", ""),
+        cache_dir=Path(cache) if cache else Path.home() / ".cache" / "tupelo",
+        offline=os.environ.get("TUPELO_OFFLINE", "") == "1",
+    )
