@@ -178,7 +178,7 @@ class Request:
             asked = "" if wanted is None else f" + {wanted} new tokens"
             raise ContextLengthExceeded(
                 f"the model's context is {context_length} tokens, but the request needs "
-                f"{len(self.input_ids)} prompt tokens{asked}; shorten the prompt or lower max_tokens",
+                f"{len(self.input_ids)} prompt tokens{asked}; shorten the prompt or ask for less",
                 param="prompt",
             )
         params = self.params if wanted is not None else replace(self.params, max_new_tokens=room)
@@ -197,7 +197,7 @@ def check_token_ids(ids: Sequence[int], vocab_size: int, *, param: str) -> None:
     for token in ids:
         if type(token) is not int or not 0 <= token < vocab_size:
             raise InvalidRequest(
-                f"{param}: {_short(token)} is no token id; ids are integers from 0 to {vocab_size - 1}",
+                f"{param}: {_short(token)} is no token id; ids are 0 to {vocab_size - 1}",
                 param=param,
             )
 

@@ -139,7 +139,7 @@ class ReferenceAttention(AttentionBackend):
         kind: AttentionSpec,
     ) -> Tensor:
         groups = kind.num_heads // kind.num_kv_heads
-        heads = q.float().unflatten(1, (kind.num_kv_heads, groups))
+        heads = q.float().view(q.shape[0], kind.num_kv_heads, groups, kind.head_dim)
         scores = torch.einsum("tngd,tlnd->tngl", heads, k_pool[gather].float()) * kind.scale
         if kind.soft_cap is not None:
             scores = kind.soft_cap * torch.tanh(scores / kind.soft_cap)

@@ -131,7 +131,7 @@ class Backend:
         """
         if self.contract not in (CONTRACT_VERSION, CONTRACT_VERSION - 1):
             raise ContractError(
-                f"backend {self.name!r} was written for contract {self.contract}; this core accepts "
+                f"backend {self.name!r} is for contract {self.contract}; this core accepts "
                 f"{CONTRACT_VERSION} and {CONTRACT_VERSION - 1}. Install matching versions"
             )
         for kernel in self.kernels:

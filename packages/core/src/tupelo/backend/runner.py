@@ -159,32 +159,35 @@ class EagerRunner(Runner):
                 table.view(-1).index_copy_(0, packed[delta[0]].long(), packed[delta[1]])
         ids = packed[columns.input_ids].long()
         rows = packed[columns.token_rows].long()
-        slots = packed[columns.slots].long()
-        ids = torch.where(ids == LAST_TOKEN, self._last_tokens[slots[rows]], ids)
+        row_slots = packed[columns.slots].long()
+        ids = torch.where(ids == LAST_TOKEN, self._last_tokens[row_slots[rows]], ids)
         inputs = StepInputs(
             host=batch,
             input_ids=ids,
             positions=packed[columns.positions].long(),
             cu_seqlens_q=packed[columns.cu_seqlens_q],
             seq_lens=packed[columns.seq_lens],
-            slots=slots,
+            slots=row_slots,
             token_rows=rows,
             slot_mapping=tuple(packed[m].long() for m in columns.slot_mapping),
             page_tables=self._tables,
         )
         sampling = (columns.logits_rows, columns.sample_slots, columns.sample_positions)
-        return inputs, *(packed[part].long() for part in sampling)
+        logits_rows, slots, positions = (packed[part].long() for part in sampling)
+        return inputs, logits_rows, slots, positions
 
     def _score(self, forward: Forward, batch: Batch) -> Sampled | None:
         """Log-probabilities of prompt tokens, in slices of the head."""
         if not len(batch.score_tokens):
             return None
         runtime, model = self._parts.runtime, self._parts.model
-        rows = runtime.to_device(batch.score_tokens.astype(np.int64))
-        targets = runtime.to_device(batch.score_targets.astype(np.int64))
+        rows, targets = (
+            torch.split(runtime.to_device(a.astype(np.int64)), SCORE_SLICE)
+            for a in (batch.score_tokens, batch.score_targets)
+        )
         parts = [
             score(model.logits(forward.hidden[r]), t, batch.score_top)
-            for r, t in zip(rows.split(SCORE_SLICE), targets.split(SCORE_SLICE), strict=True)
+            for r, t in zip(rows, targets, strict=True)
         ]
         columns = [[getattr(p, name) for p in parts] for name in _SAMPLED]
         return Sampled(*(None if c[0] is None else torch.cat(c) for c in columns))  # type: ignore[arg-type]

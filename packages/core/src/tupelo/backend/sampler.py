@@ -188,7 +188,8 @@ class TorchSampler(Sampler):
     def _penalise(self, logits: Tensor, slots: Tensor) -> Tensor:
         """Repetition (Keskar et al., 2019: divide positive, multiply negative), then OpenAI's
         two."""
-        assert self._counts is not None and self._in_prompt is not None
+        assert self._counts is not None
+        assert self._in_prompt is not None
         counts = self._counts[slots]
         generated = counts > 0
         row = self._floats[slots]

@@ -4,6 +4,7 @@ Layers call ``OpTable.bind`` once, after their weights are loaded, and keep the 
 makes no choice. Every choice is recorded for ``doctor``, the start-up log and ``/server_info``.
 """
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -73,7 +74,7 @@ class OpTable:
         Raises:
             CapabilityError: only the reference could serve it and fallback is forbidden.
         """
-        refused = []
+        refused: list[str] = []
         for kernel in self._candidates[call.op]:
             reason = kernel.supports(call)
             if reason is None and not _covers(kernel, call):
@@ -84,7 +85,7 @@ class OpTable:
         if self._fallback == "forbid":
             raise CapabilityError(
                 f"no kernel for {call.op} {call.shape} in {call.dtype} and fallback is forbidden; "
-                f"refused: {'; '.join(refused) or 'the backend has none'}. Set --kernel-fallback allow"
+                f"refused: {'; '.join(refused) or 'none'}. Set --kernel-fallback allow"
             )
         reference = Kernel(
             op=call.op, name="torch", fn=self._specs[call.op].reference, tier=Tier.REFERENCE
@@ -138,8 +139,6 @@ def _close_over(
 ) -> Callable[..., Any]:
     if not weights:
         return kernel.fn
-    import inspect
-
     names = list(inspect.signature(spec.reference).parameters)
     packed = {name: weight.packed(kernel.pack) for name, weight in weights.items()}
     first_bound = min(names.index(name) for name in packed)
