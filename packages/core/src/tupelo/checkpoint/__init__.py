@@ -1,0 +1,18 @@
+"""Models on disk: found, opened and checked without torch; tensors are mapped on demand."""
+
+from tupelo.checkpoint.checkpoint import Checkpoint, open_checkpoint
+from tupelo.checkpoint.generation import GenerationDefaults
+from tupelo.checkpoint.model_config import ModelConfig, parse_hf_config
+from tupelo.checkpoint.rope import RopeConfig
+from tupelo.checkpoint.tensors import HostTensor, TensorInfo
+
+__all__ = [
+    "Checkpoint",
+    "GenerationDefaults",
+    "HostTensor",
+    "ModelConfig",
+    "RopeConfig",
+    "TensorInfo",
+    "open_checkpoint",
+    "parse_hf_config",
+]

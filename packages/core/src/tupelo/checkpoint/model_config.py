@@ -1,0 +1,192 @@
+"""A model's shape as the rest of Tupelo reads it, parsed from Hugging Face's ``config.json``.
+
+What differs between families is in ``families.py``; what every decoder has is here.
+"""
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from tupelo.checkpoint.families import FAMILIES, Family
+from tupelo.checkpoint.fields import Fields, shown
+from tupelo.checkpoint.rope import RopeConfig, parse_rope
+from tupelo.errors import CheckpointError, UnsupportedModel
+
+_MAX_LAYERS = 4096  # per-layer tuples are built from it, so a lying file must not choose it freely
+_DTYPES = ("float32", "float16", "bfloat16")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ModelConfig:
+    """A decoder's shape, from a configuration file or a GGUF header.
+
+    Attributes:
+        architecture: the class name that Hugging Face gives it, e.g. ``"LlamaForCausalLM"``.
+        model_type: Hugging Face's, e.g. ``"llama"``.
+        attention_bias: q, k and v projections have a bias.
+        attention_output_bias: the output projection has one.
+        mlp_bias: the MLP's projections have one.
+        qk_norm: queries and keys are RMS-normalised per head before the rope.
+        windows: (num_layers,) the sliding window of each layer (``KVSpec.window``), None for full
+            attention.
+        attention_scale: factor on ``q @ k``.
+        attention_soft_cap, final_soft_cap: of attention scores and of the final logits; None for
+            none.
+        embedding_scale: factor on the token embeddings. Given exactly (Gemma:
+            ``sqrt(hidden_size)``); the model must round it to the dtype of the embedding table
+            before multiplying, as transformers does.
+        ropes: the rope of each kind, by name: ``"global"``, and ``"local"`` where windowed layers
+            have their own.
+        rope_kinds: (num_layers,) the key into ``ropes`` of each layer.
+        dtype: in which the weights were saved; where nothing says so, ``"float32"``.
+        eos_token_ids: every id that ends a reply, the configuration's first.
+        raw: the configuration as it was read, for messages and for what only one family needs.
+    """
+
+    architecture: str
+    model_type: str
+    vocab_size: int
+    hidden_size: int
+    num_layers: int
+    num_heads: int
+    num_kv_heads: int
+    head_dim: int
+    intermediate_size: int
+    hidden_act: str
+    rms_norm_eps: float
+    max_position_embeddings: int
+    tie_word_embeddings: bool
+    attention_bias: bool = False
+    attention_output_bias: bool = False
+    mlp_bias: bool = False
+    qk_norm: bool = False
+    windows: tuple[int | None, ...]
+    attention_scale: float
+    attention_soft_cap: float | None = None
+    final_soft_cap: float | None = None
+    embedding_scale: float = 1.0
+    ropes: Mapping[str, RopeConfig] = field(hash=False)
+    rope_kinds: tuple[str, ...]
+    dtype: str = "float32"
+    bos_token_id: int | None = None
+    eos_token_ids: tuple[int, ...] = ()
+    pad_token_id: int | None = None
+    raw: Mapping[str, Any] = field(repr=False, compare=False)
+
+    def rope(self, layer: int) -> RopeConfig:
+        """The rope of layer ``layer``."""
+        return self.ropes[self.rope_kinds[layer]]
+
+
+def parse_hf_config(config: Mapping[str, Any], *, where: str = "config.json") -> ModelConfig:
+    """The model that a ``config.json`` describes, in the spelling of transformers 4 or 5.
+
+    Args:
+        config: the decoded JSON object.
+        where: what to call it in errors.
+
+    Raises:
+        UnsupportedModel: an architecture, rope, layer type or quantisation without implementation.
+        CheckpointError: a field that is missing, of the wrong type, or nonsense; the message names
+            it.
+    """
+    architecture, family = _find_family(Fields(config, where))
+    given = {name: value for name, value in config.items() if value is not None}
+    fields = Fields({**family.defaults, **given}, where)
+    _refuse_quantised(fields)
+    base = _parse_common(fields, architecture, family)
+    model = replace(base, **family.refine(fields, base))
+    _check_consistent(model, fields)
+    return model
+
+
+def _find_family(fields: Fields) -> tuple[str, Family]:
+    """The architecture's name and family, by ``architectures`` or else by ``model_type``."""
+    names = fields.texts("architectures")
+    model_type = fields.text("model_type", "")
+    if not names:
+        names = tuple(a for a, family in FAMILIES.items() if family.model_type == model_type)
+    if names and names[0] in FAMILIES:
+        return names[0], FAMILIES[names[0]]
+    wanted = names[0] if names else model_type
+    if not wanted:
+        raise fields.error("architectures", "a list with the model's class name")
+    near = difflib.get_close_matches(wanted, FAMILIES, n=1, cutoff=0.0)[0]
+    raise UnsupportedModel(
+        f"{fields.where}: architecture {shown(repr(wanted))} is not supported; "
+        f"the nearest supported one is {near}. Supported: {', '.join(sorted(FAMILIES))}"
+    )
+
+
+def _refuse_quantised(fields: Fields) -> None:
+    """Quantised safetensors have layouts of their own: read as plain weights they would be noise."""
+    if quantization := fields.section("quantization_config").values:
+        method = shown(repr(quantization.get("quant_method", "unknown")))
+        raise UnsupportedModel(
+            f"{fields.where}: weights quantised with {method} are not supported; "
+            "use the unquantised model or a GGUF file of it"
+        )
+
+
+def _parse_common(fields: Fields, architecture: str, family: Family) -> ModelConfig:
+    """What every family spells alike; windows full and one rope, for ``refine`` to change."""
+    num_layers = fields.integer("num_hidden_layers", high=_MAX_LAYERS)
+    num_heads = fields.integer("num_attention_heads")
+    hidden_size = fields.integer("hidden_size")
+    if "head_dim" not in fields and hidden_size % num_heads:
+        raise fields.error("hidden_size", f"divisible by num_attention_heads {num_heads}")
+    head_dim = fields.integer("head_dim", max(1, hidden_size // num_heads))
+    max_positions = fields.integer("max_position_embeddings")
+    section = "rope_parameters" if "rope_parameters" in fields else "rope_scaling"
+    rope = parse_rope(
+        fields,
+        # Nested by layer type, it is refine's to read.
+        Fields({}, fields.where) if family.nested_ropes else fields.section(section),
+        head_dim=head_dim,
+        max_positions=max_positions,
+        theta=fields.positive("rope_theta", 10000.0),
+    )
+    return ModelConfig(
+        architecture=architecture,
+        model_type=family.model_type,
+        vocab_size=fields.integer("vocab_size"),
+        hidden_size=hidden_size,
+        num_layers=num_layers,
+        num_heads=num_heads,
+        num_kv_heads=fields.integer("num_key_value_heads", num_heads),
+        head_dim=head_dim,
+        intermediate_size=fields.integer("intermediate_size"),
+        hidden_act=fields.text("hidden_act"),
+        rms_norm_eps=fields.positive("rms_norm_eps"),
+        max_position_embeddings=max_positions,
+        tie_word_embeddings=fields.flag("tie_word_embeddings", False),
+        windows=(None,) * num_layers,
+        attention_scale=head_dim**-0.5,
+        ropes={"global": rope},
+        rope_kinds=("global",) * num_layers,
+        dtype=_dtype(fields),
+        bos_token_id=fields.token_id("bos_token_id"),
+        eos_token_ids=fields.token_ids("eos_token_id"),
+        pad_token_id=fields.token_id("pad_token_id"),
+        raw=dict(fields.values),
+    )
+
+
+def _dtype(fields: Fields) -> str:
+    name = "dtype" if "dtype" in fields else "torch_dtype"
+    dtype = fields.text(name, "float32").removeprefix("torch.")
+    if dtype not in _DTYPES:
+        raise fields.error(name, f"one of {', '.join(_DTYPES)}")
+    return dtype
+
+
+def _check_consistent(model: ModelConfig, fields: Fields) -> None:
+    """What must hold between fields, whatever the family."""
+    if model.num_heads % model.num_kv_heads:
+        raise fields.error("num_key_value_heads", f"a divisor of the {model.num_heads} heads")
+    if model.head_dim % 2:
+        raise fields.error("head_dim", "even")
+    for name in ("windows", "rope_kinds"):
+        if len(getattr(model, name)) != model.num_layers:
+            raise CheckpointError(f"{fields.where}: {name} must have one entry per layer")
