@@ -109,7 +109,8 @@ class Checkpoint:
     def files_digest(self) -> str:
         """A key that changes with the model, for caches; no proof that the weights are intact.
 
-        SHA-256 over its small files, its headers, the files' sizes and the first bytes of each tensor.
+        SHA-256 over its small files, its headers, the files' sizes and the first bytes of each
+        tensor.
 
         Raises:
             CheckpointError: the files changed since they were opened.

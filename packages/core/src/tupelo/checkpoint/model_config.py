@@ -120,7 +120,7 @@ def _find_family(fields: Fields) -> tuple[str, Family]:
 
 
 def _refuse_quantised(fields: Fields) -> None:
-    """Quantised safetensors have layouts of their own: read as plain weights they would be noise."""
+    """Quantised safetensors have layouts of their own; read as plain weights they are noise."""
     if quantization := fields.section("quantization_config").values:
         method = shown(repr(quantization.get("quant_method", "unknown")))
         raise UnsupportedModel(
