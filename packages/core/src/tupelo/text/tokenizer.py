@@ -86,12 +86,7 @@ class Tokenizer:
     ) -> list[list[int]]:
         """``encode`` for several texts."""
         for text in texts:
-            if not text.isascii() and any("\ud800" <= char <= "\udfff" for char in text):
-                raise InvalidRequest(
-                    "the text holds an unpaired surrogate, which is no character; "
-                    "send valid Unicode",
-                    param="text",
-                )
+            _check_text(text)
         backend = self._backend if parse_special else self._plain_backend()
         if len(texts) == 1:
             return [backend.encode(texts[0], add_special_tokens=add_special_tokens).ids]
@@ -212,6 +207,17 @@ class Tokenizer:
                 plain.encode_special_tokens = True
                 self._plain = plain
         return self._plain
+
+
+def _check_text(text: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise InvalidRequest(
+            f"the text holds an unpaired surrogate at character {error.start}, which stands for "
+            "no character; send valid Unicode",
+            param="text",
+        ) from error
 
 
 def set_framing(backend: tokenizers.Tokenizer, before: list[str], after: list[str]) -> None:
