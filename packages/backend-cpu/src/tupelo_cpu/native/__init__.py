@@ -1,0 +1,1 @@
+"""Vector kernels in C++, built on the user's machine; see ``builder`` and ``library``."""

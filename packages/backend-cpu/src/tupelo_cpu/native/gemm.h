@@ -1,0 +1,66 @@
+// The register-blocked product that linear layers and attention share.
+//
+// B is packed in panels of NR columns, each panel being k rows of NR contiguous floats, so one pass over
+// A's rows streams the panel once:
+//
+//     B (k, n)   ->   panel 0: b[0][0..NR) b[1][0..NR) ... b[k-1][0..NR)
+//                     panel 1: b[0][NR..2NR) ...
+//
+// Every element of C is one chain of fused multiply-adds over k = 0, 1, ... in that order, whatever the
+// number of rows, the blocking or the number of threads: results are bit-identical across batch sizes.
+#pragma once
+#include "vec.h"
+
+#if defined(__AVX512F__) || defined(__aarch64__)
+constexpr int MR = 12;  // rows in registers: MR * NV accumulators of 32 vector registers
+#else
+constexpr int MR = 6;  // of 16
+#endif
+
+// c[i][0..NR) = init[i][0..NR) + sum over k of a[i][k] * b[k][0..NR), for ROWS rows.
+// init may be null (zeros), have stride 0 (a bias) or be c itself (the next stretch of k).
+template <int ROWS>
+static __attribute__((noinline)) void micro_kernel(const float* a, int64_t lda, const float* b, int64_t k,
+                                                   const float* init, int64_t ldi, float* c, int64_t ldc) {
+  vf acc[ROWS][NV];
+#pragma GCC unroll 16
+  for (int i = 0; i < ROWS; i++)
+#pragma GCC unroll 4
+    for (int j = 0; j < NV; j++) acc[i][j] = init != nullptr ? load(init + i * ldi + j * VL) : vf{};
+  for (int64_t p = 0; p < k; p++, b += NR) {
+    vf bv[NV];
+    if constexpr (ROWS <= 4) __builtin_prefetch(b + 16 * NR);
+    if constexpr (ROWS <= 4 && VL == 16) __builtin_prefetch(b + 16 * NR + VL);
+#pragma GCC unroll 4
+    for (int j = 0; j < NV; j++) bv[j] = load(b + j * VL);
+#pragma GCC unroll 16
+    for (int i = 0; i < ROWS; i++) {
+      vf x = splat(a[i * lda + p]);
+#pragma GCC unroll 4
+      for (int j = 0; j < NV; j++) acc[i][j] += x * bv[j];
+    }
+  }
+#pragma GCC unroll 16
+  for (int i = 0; i < ROWS; i++)
+#pragma GCC unroll 4
+    for (int j = 0; j < NV; j++) store(c + i * ldc + j * VL, acc[i][j]);
+}
+
+typedef void (*MicroKernel)(const float*, int64_t, const float*, int64_t, const float*, int64_t, float*, int64_t);
+
+template <int... R>
+static INLINE MicroKernel pick_kernel(int64_t rows, std::integer_sequence<int, R...>) {
+  static const MicroKernel kernels[] = {micro_kernel<R + 1>...};
+  return kernels[rows - 1];
+}
+
+// The same for any number of rows: blocks of nearly equal height, at most MR.
+static inline void multiply_panel(int64_t rows, const float* a, int64_t lda, const float* b, int64_t k,
+                                  const float* init, int64_t ldi, float* c, int64_t ldc) {
+  int64_t blocks = (rows + MR - 1) / MR;
+  for (int64_t i = 0; i < blocks; i++) {
+    int64_t r0 = rows * i / blocks, r1 = rows * (i + 1) / blocks;
+    pick_kernel(r1 - r0, std::make_integer_sequence<int, MR>{})(
+        a + r0 * lda, lda, b, k, init != nullptr ? init + r0 * ldi : nullptr, ldi, c + r0 * ldc, ldc);
+  }
+}
