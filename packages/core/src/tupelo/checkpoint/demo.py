@@ -22,6 +22,7 @@ from typing import IO, Final
 
 from tqdm import tqdm
 
+from tupelo.config import environment
 from tupelo.errors import CheckpointError
 
 DEMO_NAME: Final = "SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -39,8 +40,7 @@ _BY_HAND: Final = (
 
 def cache_root() -> Path:
     """Where Tupelo keeps what it downloads: ``TUPELO_CACHE``, or ``~/.cache/tupelo``."""
-    configured = os.environ.get("TUPELO_CACHE")
-    return Path(configured).expanduser() if configured else Path.home() / ".cache" / "tupelo"
+    return environment().cache_dir.expanduser()
 
 
 def demo_model(

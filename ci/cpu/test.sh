@@ -1,0 +1,19 @@
+#!/usr/bin/env bash
+# Checks and tests the workspace on this machine's CPU: linters, types, import rules, tests.
+# Arguments go to pytest (by default: everything that is not marked long).
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/../.."
+started=$SECONDS
+trap 'status=$?; echo "test.sh: exit code $status after $((SECONDS - started)) s"' EXIT
+bash ci/setup.sh dev
+PATH="${TUPELO_VENV:-$PWD/.venv}/bin:$PATH"
+
+step() {
+    echo "test.sh: $*"
+    "$@"
+}
+step ruff check .
+step ruff format --check .
+step mypy packages/core/src packages/backend-cpu/src packages/server/src
+step lint-imports
+step python -m pytest "$@"

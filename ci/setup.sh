@@ -1,0 +1,36 @@
+#!/usr/bin/env bash
+# Makes the virtual environment $TUPELO_VENV (default: .venv in the workspace) with the three CPU
+# packages installed editable; with the argument "dev", the tools of ci/requirements-dev.txt too.
+# Running it again only checks. The user's own pip settings (index, proxy, certificates) apply.
+set -euo pipefail
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+venv=${TUPELO_VENV:-$root/.venv}
+
+find_python() {
+    local candidate
+    for candidate in "${PYTHON:-}" python3.11 python3.12 python3.13 python3; do
+        if [ -n "$candidate" ] && "$candidate" -c \
+            'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' 2>/dev/null; then
+            echo "$candidate"
+            return
+        fi
+    done
+    echo "setup: needs Python 3.11 to 3.13; install one, or name it: PYTHON=/path/to/python" >&2
+    return 1
+}
+
+if [ ! -x "$venv/bin/python" ]; then
+    python=$(find_python)
+    echo "setup: making $venv with $("$python" --version)"
+    "$python" -m venv "$venv" || {
+        echo "setup: cannot make a virtual environment; on Debian: apt install python3-venv" >&2
+        exit 1
+    }
+fi
+packages=(-e "$root/packages/core" -e "$root/packages/backend-cpu" -e "$root/packages/server")
+[ "${1:-}" = dev ] && packages+=(-r "$root/ci/requirements-dev.txt")
+echo "setup: installing packages"
+# torch comes first and alone: its build for CPUs is then settled before anything else asks for it.
+"$venv/bin/python" -m pip install --quiet -c "$root/ci/constraints-cpu.txt" torch
+"$venv/bin/python" -m pip install --quiet -c "$root/ci/constraints-cpu.txt" "${packages[@]}"
+"$venv/bin/python" -m pip check
