@@ -110,10 +110,11 @@ static INLINE vf vtanh(vf x) {
 
 static INLINE vf silu(vf x) { return x / (splat(1.0f) + vexp(-x)); }
 
-// The tanh form of GELU (Hendrycks and Gimpel 2016, section 2).
+// The tanh form of GELU (Hendrycks and Gimpel 2016, section 2): x/2 (1 + tanh u). Written with the
+// identity (1 + tanh u)/2 = 1/(1 + exp(-2u)), which loses no digits where tanh is near -1.
 static INLINE vf gelu_tanh(vf x) {
-  vf inner = splat(0.7978845608028654f) * (x + splat(0.044715f) * x * x * x);
-  return splat(0.5f) * x * (splat(1.0f) + vtanh(inner));
+  vf u = splat(0.7978845608028654f) * (x + splat(0.044715f) * x * x * x);
+  return x / (splat(1.0f) + vexp(-(u + u)));
 }
 
 enum Activation { SILU = 0, GELU_TANH = 1 };
