@@ -4,7 +4,8 @@ import torch
 from torch import Tensor
 
 NEGATIVE = -1e30
-"""Stands in for minus infinity in logits: finite, so that a masked row never becomes NaN."""
+"""Stands in for minus infinity in logits: finite, so that a masked row never becomes NaN. In
+float16, which ends at 65504, its lowest finite number takes this place."""
 
 
 def apply_token_bitmask(logits: Tensor, mask: Tensor) -> Tensor:
@@ -16,11 +17,12 @@ def apply_token_bitmask(logits: Tensor, mask: Tensor) -> Tensor:
             32``.
 
     Returns:
-        Logits of the same shape, ``NEGATIVE`` where forbidden.
+        Logits of the same shape and dtype, ``NEGATIVE`` where forbidden.
     """
     bits = torch.arange(32, device=mask.device, dtype=torch.int32)
     allowed = ((mask.unsqueeze(-1) >> bits) & 1).bool().flatten(1)[:, : logits.shape[1]]
-    return torch.where(allowed, logits, torch.full_like(logits, NEGATIVE))
+    lowest = max(NEGATIVE, torch.finfo(logits.dtype).min)
+    return torch.where(allowed, logits, torch.full_like(logits, lowest))
 
 
 def sample_top_k_top_p(

@@ -32,7 +32,7 @@ class OpCall:
     Attributes:
         op: name of the op.
         dtype: of the activations.
-        shape: the op's static sizes, in the order that its module documents.
+        shape: the op's static sizes, in the order of ``OpSpec.call_axes``.
         max_rows: the row bucket: largest number of rows of the calls that the choice is for; None:
             any.
         scheme: quantisation of the weights.
@@ -93,11 +93,13 @@ class Sample:
         id: readable name, such as ``"one_row"`` or ``"strided"``.
         args: keyword arguments of the op's reference.
         call: what a kernel would be chosen by (dtype is filled in by the kit).
+        scale: size of the outputs' terms; absolute tolerances are multiplied by it.
     """
 
     id: str
     args: Mapping[str, Any]
     call: OpCall
+    scale: float = 1.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -106,17 +108,25 @@ class OpSpec:
 
     Attributes:
         name: the op.
-        reference: plain torch, the definition.
+        reference: plain torch, the definition. Tensor arguments of every op may be views whose last
+            axis alone is contiguous; no argument is changed.
         samples: yields sample inputs, seeded.
-        tolerances: by dtype name.
-        exact_outputs: outputs are ids or copies, compared exactly.
+        call_axes: what ``OpCall.shape`` holds for this op, in order.
+        tolerances: by dtype name; one for all outputs, or one for each.
+        exact_outputs: outputs are ids or copies, compared exactly with the reference in the same
+            dtype.
+        float32_args: arguments that are float32 whatever the dtype of the call.
+        row_args: tensors with one row a token; a batch is cut along them.
     """
 
     name: str
     reference: Callable[..., Any]
     samples: Callable[[], Iterator[Sample]]
-    tolerances: Mapping[str, Tolerance] = field(default_factory=dict)
+    call_axes: tuple[str, ...]
+    tolerances: Mapping[str, tuple[Tolerance, ...]] = field(default_factory=dict)
     exact_outputs: bool = False
+    float32_args: tuple[str, ...] = ()
+    row_args: tuple[str, ...] = ()
 
 
 def check_kernel(kernel: Kernel, specs: Mapping[str, OpSpec]) -> None:
