@@ -7,7 +7,7 @@ being installed. Nothing heavy is imported before a command runs.
 import difflib
 import os
 import sys
-from argparse import ArgumentParser
+from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 from importlib.metadata import EntryPoint, entry_points
 
@@ -66,7 +66,9 @@ def find_command(name: str) -> Command:
     raise ConfigError(f"no command {name!r}; commands: {', '.join(sorted(points))}; {hint}")
 
 
-def _run(command: Command, arguments: Sequence[str]) -> int:
+def _run(command: Command, arguments: list[str]) -> int:
+    if command.parses_itself:
+        return command.run(Namespace(rest=arguments))
     parser = ArgumentParser(prog=f"tupelo {command.name}", description=command.help)
     command.configure(parser)
     try:

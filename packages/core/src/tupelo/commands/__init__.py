@@ -21,9 +21,11 @@ class Command:
         configure: adds the command's arguments to its parser.
         run: does the work and returns the exit code. A ``TupeloError`` that it raises is printed
             as one message, with exit code 2.
+        parses_itself: ``run`` gets all arguments, ``--help`` too, unparsed as ``args.rest``.
     """
 
     name: str
     help: str
     configure: Callable[[ArgumentParser], None]
     run: Callable[[Namespace], int]
+    parses_itself: bool = False
