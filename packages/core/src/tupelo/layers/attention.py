@@ -1,0 +1,146 @@
+"""The attention block: norm, QKV product, per-head norms, rope, attention over pages, output.
+
+Everything is bound once; a step calls four callables and the attention backend.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from tupelo.backend.attention import AttentionBackend, Plan
+from tupelo.backend.kv_pool import KVPool
+from tupelo.layers.linear import Linear
+from tupelo.layers.norm import RMSNorm, bind_add_norm, norm_statics
+from tupelo.layers.parallel import Parallel
+from tupelo.layers.parameter import Parameter
+from tupelo.layers.rotary import RotaryTable
+from tupelo.ops import OpCall, OpTable
+from tupelo.specs import AttentionSpec
+
+
+@dataclass(frozen=True, slots=True)
+class AttentionKind:
+    """What the layers of one kind share.
+
+    Attributes:
+        index: of ``spec`` among the model's distinct specs.
+        spec: heads are this rank's.
+        rotary: the table of cosines and sines.
+    """
+
+    index: int
+    spec: AttentionSpec
+    rotary: RotaryTable
+
+
+class Attention:
+    """From the residual stream to this rank's partial sums of the output projection.
+
+    Args:
+        layer: the model layer, for the pool.
+        norm: the norm before the QKV product.
+        qkv: q, k and v projections, stacked in this order.
+        out: the output projection.
+        q_norm, k_norm: per-head norms, or None.
+        sum_input: the block's input is partial sums of several ranks, to be added up first.
+    """
+
+    def __init__(
+        self,
+        layer: int,
+        kind: AttentionKind,
+        parallel: Parallel,
+        *,
+        norm: RMSNorm,
+        qkv: Linear,
+        out: Linear,
+        q_norm: RMSNorm | None,
+        k_norm: RMSNorm | None,
+        sum_input: bool,
+    ) -> None:
+        self._layer = layer
+        self._kind = kind
+        self._parallel = parallel
+        self._norm = norm
+        self._qkv = qkv
+        self._out = out
+        self._q_norm = q_norm
+        self._k_norm = k_norm
+        self._sum_input = sum_input
+
+    def parameters(self) -> Iterator[Parameter]:
+        """In the order of the computation."""
+        for part in (self._norm, self._qkv, self._q_norm, self._k_norm, self._out):
+            if part is not None:
+                yield from part.parameters()
+
+    def bind(self, table: OpTable, dtype: str) -> None:
+        """Choose kernels, pack weights, and drop plain ones that nothing needs."""
+        self._enter = self._bind_enter(table, dtype)
+        self._split = self._bind_split(table, dtype)
+        call = OpCall(op="linear", dtype=dtype, shape=self._out.shape)
+        self._project = table.bind(call, weights={"weight": self._out.weight()})
+        self._qkv.release()
+        self._out.release()
+
+    def forward(
+        self,
+        x: Tensor,
+        residual: Tensor | None,
+        positions: Tensor,
+        attention: AttentionBackend,
+        kv: KVPool,
+        plan: Plan,
+    ) -> tuple[Tensor, Tensor]:
+        """Partial sums (num_tokens, hidden_size), and the new residual.
+
+        Args:
+            x: (num_tokens, hidden_size). residual: same shape; None: ``x`` is the whole stream.
+            positions: (num_tokens,).
+        """
+        qkv, residual = self._enter(x, residual)
+        q, k, v = self._split(qkv, positions)
+        seen = attention.forward(q, k, v, self._kind.index, self._layer, kv, plan)
+        return self._project(seen.flatten(1)), residual
+
+    def _bind_enter(self, table: OpTable, dtype: str) -> Callable[..., Any]:
+        """``(x, residual) -> (qkv, residual)``."""
+        weights = {"weight": self._qkv.weight()}
+        if self._sum_input:
+            join = bind_add_norm(table, dtype, self._norm, self._parallel)
+            call = OpCall(op="linear", dtype=dtype, shape=self._qkv.shape)
+            product = table.bind(call, weights=weights)
+
+            def enter(x: Tensor, residual: Tensor) -> tuple[Tensor, Tensor]:
+                normed, total = join(x, residual)
+                return product(normed), total
+
+            return enter
+        call = OpCall(
+            op="add_norm_linear",
+            dtype=dtype,
+            shape=self._qkv.shape,
+            statics=norm_statics(self._norm),
+        )
+        fused = table.bind(call, weights=weights)
+        norm, eps = self._norm.weight, self._norm.eps
+        return lambda x, residual: fused(x, residual, norm, eps)
+
+    def _bind_split(self, table: OpTable, dtype: str) -> Callable[..., Any]:
+        """``(qkv, positions) -> (q, k, v)``, normed and rotated."""
+        spec, rope = self._kind.spec, self._kind.rotary.rope
+        norms = [n for n in (self._q_norm, self._k_norm) if n is not None]
+        call = OpCall(
+            op="norm_rope_qkv",
+            dtype=dtype,
+            shape=(spec.num_heads, spec.num_kv_heads, spec.head_dim, rope.rotary_dim),
+            statics=(("qk_norm", bool(norms)), *norm_statics(*norms)),
+        )
+        fn = table.bind(call)
+        cos_sin = self._kind.rotary.cos_sin(self._norm.weight.device)
+        q_norm = None if self._q_norm is None else self._q_norm.weight
+        k_norm = None if self._k_norm is None else self._k_norm.weight
+        sizes = (self._norm.eps, spec.num_heads, spec.num_kv_heads, spec.head_dim)
+        return lambda qkv, positions: fn(qkv, positions, cos_sin, q_norm, k_norm, *sizes)

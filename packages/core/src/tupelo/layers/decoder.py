@@ -1,0 +1,111 @@
+"""Decoder layers: attention and MLP on a residual stream, with two norms or with four."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from tupelo.backend.attention import AttentionBackend, Plan
+from tupelo.backend.kv_pool import KVPool
+from tupelo.layers.attention import Attention
+from tupelo.layers.mlp import GatedMLP
+from tupelo.layers.norm import RMSNorm, bind_add_norm, bind_sum_norm
+from tupelo.layers.parallel import SINGLE, Parallel
+from tupelo.layers.parameter import Parameter
+from tupelo.ops import OpTable
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Norms:
+    """The norms of a layer after its input norm, which the attention block owns.
+
+    Attributes:
+        mlp: before the MLP.
+        attention_out, mlp_out: on a block's output, before it joins the residual; both or neither.
+    """
+
+    mlp: RMSNorm
+    attention_out: RMSNorm | None = None
+    mlp_out: RMSNorm | None = None
+
+
+class DecoderLayer:
+    """``x += attention(norm(x)); x += mlp(norm(x))``.
+
+    The addition of the MLP's output is left to whoever comes next, so that it fuses with that
+    one's norm: a layer takes and returns ``(x, residual)``, whose sum is the stream.
+    """
+
+    leaves_partial_sums = True
+    """On several ranks; what comes next must then add them up."""
+
+    def __init__(
+        self, attention: Attention, mlp: GatedMLP, norms: Norms, parallel: Parallel
+    ) -> None:
+        self._attention = attention
+        self._mlp = mlp
+        self._norms = norms
+        self._parallel = parallel
+
+    def parameters(self) -> Iterator[Parameter]:
+        """In the order of the computation."""
+        yield from self._attention.parameters()
+        norms = (self._norms.mlp, self._norms.attention_out, self._norms.mlp_out)
+        for norm in norms:
+            if norm is not None:
+                yield from norm.parameters()
+        yield from self._mlp.parameters()
+
+    def bind(self, table: OpTable, dtype: str) -> None:
+        """Choose kernels and pack weights."""
+        self._attention.bind(table, dtype)
+        self._mlp.bind(table, dtype)
+        self._attend = self._attention.forward
+        self._feed = self._mlp.forward
+        self._join = bind_add_norm(table, dtype, self._norms.mlp, self._parallel)
+
+    def forward(
+        self,
+        x: Tensor,
+        residual: Tensor | None,
+        positions: Tensor,
+        attention: AttentionBackend,
+        kv: KVPool,
+        plan: Plan,
+    ) -> tuple[Tensor, Tensor]:
+        """One layer of one step; all (num_tokens, hidden_size)."""
+        out, stream = self._attend(x, residual, positions, attention, kv, plan)
+        normed, stream = self._join(out, stream)
+        return self._feed(normed), stream
+
+
+class SandwichLayer(DecoderLayer):
+    """``x += norm(attention(norm(x))); x += norm(mlp(norm(x)))``.
+
+    A norm needs its whole input, so partial sums are added up within the layer, and what it returns
+    is complete.
+    """
+
+    leaves_partial_sums = False
+
+    def bind(self, table: OpTable, dtype: str) -> None:
+        super().bind(table, dtype)
+        attention_out, mlp_out = self._norms.attention_out, self._norms.mlp_out
+        assert attention_out is not None
+        assert mlp_out is not None
+        self._attention_out = bind_sum_norm(table, dtype, attention_out, self._parallel)
+        self._mlp_out = bind_sum_norm(table, dtype, mlp_out, self._parallel)
+        self._join = bind_add_norm(table, dtype, self._norms.mlp, SINGLE)
+
+    def forward(
+        self,
+        x: Tensor,
+        residual: Tensor | None,
+        positions: Tensor,
+        attention: AttentionBackend,
+        kv: KVPool,
+        plan: Plan,
+    ) -> tuple[Tensor, Tensor]:
+        out, stream = self._attend(x, residual, positions, attention, kv, plan)
+        normed, stream = self._join(self._attention_out(out), stream)
+        return self._mlp_out(self._feed(normed)), stream

@@ -1,0 +1,76 @@
+"""The gated MLP block."""
+
+from collections.abc import Iterator
+
+from torch import Tensor
+
+from tupelo.errors import UnsupportedModel
+from tupelo.layers.linear import Linear, Part
+from tupelo.layers.parallel import Parallel
+from tupelo.layers.parameter import Parameter
+from tupelo.ops import OpCall, OpTable
+
+ACTIVATIONS = {
+    "silu": "silu",
+    "swish": "silu",
+    "gelu_pytorch_tanh": "gelu",
+    "gelu_new": "gelu",
+}
+"""Hugging Face's names of the activations that ``gated_mlp`` has, to its own."""
+
+
+class GatedMLP:
+    """``down(act(gate(x)) * up(x))``: this rank's partial sums.
+
+    Args:
+        name: Hugging Face's, such as ``model.layers.0.mlp``.
+
+    Raises:
+        UnsupportedModel: an activation that no op computes.
+        ConfigError: the intermediate size does not divide by the ranks.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        hidden_size: int,
+        intermediate_size: int,
+        activation: str,
+        parallel: Parallel,
+        *,
+        bias: bool,
+    ) -> None:
+        if activation not in ACTIVATIONS:
+            raise UnsupportedModel(
+                f"activation {activation!r} is not supported; supported: {', '.join(ACTIVATIONS)}"
+            )
+        self._activation = ACTIVATIONS[activation]
+        rows = parallel.share(intermediate_size, "rows of the MLP")
+        parts = [Part(f"{name}.{p}_proj", intermediate_size, rows) for p in ("gate", "up")]
+        self._gate_up = Linear.column(parts, hidden_size, bias=bias)
+        self._down = Linear.row(
+            f"{name}.down_proj", hidden_size, intermediate_size, rows, parallel, bias=bias
+        )
+
+    def parameters(self) -> Iterator[Parameter]:
+        """In the order of the computation."""
+        yield from self._gate_up.parameters()
+        yield from self._down.parameters()
+
+    def bind(self, table: OpTable, dtype: str) -> None:
+        """Choose the kernel, pack weights, and drop plain ones that nothing needs."""
+        call = OpCall(
+            op="gated_mlp",
+            dtype=dtype,
+            shape=(self._gate_up.in_features, self._down.in_features),
+            statics=(("activation", self._activation),),
+        )
+        weights = {"gate_up": self._gate_up.weight(), "down": self._down.weight()}
+        self._fn = table.bind(call, weights=weights)
+        self._gate_up.release()
+        self._down.release()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(num_tokens, hidden_size) for the same shape."""
+        out: Tensor = self._fn(x, self._activation)
+        return out

@@ -1,0 +1,84 @@
+"""Parameters: one tensor on this rank, and how checkpoint tensors are placed into it.
+
+A parameter carries its own loader: it lists the checkpoint tensors that it is filled from, which
+part of each this rank holds, and where that part goes, so that q, k and v may arrive in any order
+and land in one fused tensor. Nothing is allocated until the first part is placed.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from tupelo.specs import dtype_bytes
+
+Slices = tuple[slice, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Source:
+    """One checkpoint tensor, or this rank's part of it, within a parameter.
+
+    Attributes:
+        name: Hugging Face's name of the tensor.
+        shape: of the whole tensor in the checkpoint.
+        take: the part that this rank holds.
+        place: where that part goes in the parameter.
+        offset: added to the values in float32 (norms that are stored as ``weight - 1``).
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    take: Slices
+    place: Slices
+    offset: float = 0.0
+
+
+@dataclass(eq=False, kw_only=True, slots=True)
+class Parameter:
+    """One tensor of a layer on this rank.
+
+    Attributes:
+        shape: on this rank.
+        sources: what fills it. Elements that no source covers stay 0.
+        dtype: where it is not the model's: the name of its type.
+        tensor: None until allocated, and again once a packed form has taken its place.
+    """
+
+    shape: tuple[int, ...]
+    sources: tuple[Source, ...]
+    dtype: str | None = None
+    tensor: Tensor | None = None
+
+    @property
+    def data(self) -> Tensor:
+        """The loaded tensor."""
+        assert self.tensor is not None, f"{self.sources[0].name} is not loaded, or was packed away"
+        return self.tensor
+
+    def num_bytes(self, dtype: str) -> int:
+        """Bytes on this rank in a model of type ``dtype``."""
+        return math.prod(self.shape) * dtype_bytes(self.dtype or dtype)
+
+    def allocate(self, dtype: str, device: torch.device) -> Tensor:
+        """The tensor, made now unless it exists; zero where sources leave gaps."""
+        if self.tensor is None:
+            covered = sum(math.prod(_lengths(s.place, self.shape)) for s in self.sources)
+            make = torch.empty if covered == math.prod(self.shape) else torch.zeros
+            kind = getattr(torch, self.dtype or dtype)
+            self.tensor = make(self.shape, dtype=kind, device=device)
+        return self.tensor
+
+
+def whole(
+    name: str, shape: tuple[int, ...], *, offset: float = 0.0, dtype: str | None = None
+) -> Parameter:
+    """A parameter that is one checkpoint tensor, held entirely by every rank."""
+    everything = tuple(slice(0, n) for n in shape)
+    source = Source(name=name, shape=shape, take=everything, place=everything, offset=offset)
+    return Parameter(shape=shape, sources=(source,), dtype=dtype)
+
+
+def _lengths(place: Slices, shape: tuple[int, ...]) -> list[int]:
+    return [len(range(*part.indices(n))) for part, n in zip(place, shape, strict=True)]
