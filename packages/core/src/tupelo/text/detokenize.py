@@ -7,6 +7,7 @@ character. The deltas concatenated are the one-shot decoding of all ids.
 
 import codecs
 from collections.abc import Sequence
+from itertools import islice
 
 from tupelo.text.tokenizer import Tokenizer
 
@@ -114,14 +115,17 @@ class _WindowSteps:
         self, tokenizer: Tokenizer, prompt: Sequence[int], skip_special: bool, spaces: bool
     ) -> None:
         self._tokenizer = tokenizer
-        self._skip_special = skip_special
+        self._skipped = tokenizer.special_ids if skip_special else frozenset[int]()
         self._joined = frozenset[int]() if spaces else tokenizer.special_ids
-        self._window = list(prompt[-_MAX_CHARACTER_TOKENS:])
+        shown = (i for i in reversed(prompt) if self._shows(i))
+        self._window = list(islice(shown, _MAX_CHARACTER_TOKENS))[::-1]
         self._shown = self._decode(self._window)
         self._new = 0
         self._last = -1
 
     def step(self, token_id: int) -> str:
+        if not self._shows(token_id):
+            return ""
         self._window.append(token_id)
         self._new += 1
         text = self._decode(self._window)
@@ -142,5 +146,9 @@ class _WindowSteps:
         self._new = 0
         return delta
 
+    def _shows(self, token_id: int) -> bool:
+        """Whether the token can be context: one without text would leave the next without any."""
+        return token_id not in self._skipped and bool(self._tokenizer.bytes_of(token_id))
+
     def _decode(self, ids: Sequence[int]) -> str:
-        return self._tokenizer.decode_unchecked(ids, skip_special_tokens=self._skip_special)
+        return self._tokenizer.decode_unchecked(ids, skip_special_tokens=False)

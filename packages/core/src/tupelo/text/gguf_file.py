@@ -10,7 +10,8 @@ import tokenizers
 
 from tupelo.checkpoint.gguf import read_gguf_header
 from tupelo.config import environment
-from tupelo.text.gguf_vocab import conversion_is_slow, facts_from_gguf, tokenizer_from_gguf
+from tupelo.text.gguf_facts import facts_from_gguf
+from tupelo.text.gguf_vocab import conversion_is_slow, tokenizer_from_gguf
 from tupelo.text.tokenizer import TokenizerFacts
 
 logger = logging.getLogger(__name__)

@@ -26,7 +26,7 @@ from jinja2 import nodes, sandbox
 from jinja2.exceptions import SecurityError
 from jinja2.ext import Extension
 from jinja2.parser import Parser
-from jinja2.runtime import LoopContext, Macro
+from jinja2.runtime import BlockReference, LoopContext, Macro
 from jinja2.utils import Namespace
 
 _MAX_MESSAGE_CHARS = 500
@@ -76,7 +76,7 @@ class _Sandbox(sandbox.ImmutableSandboxedEnvironment):
     def is_safe_callable(self, obj: Any) -> bool:
         if not super().is_safe_callable(obj):
             return False
-        if isinstance(obj, Macro | LoopContext) or obj in _CALLABLE:
+        if isinstance(obj, Macro | LoopContext | BlockReference) or obj in _CALLABLE:
             return True
         if isinstance(obj, FunctionType):  # strftime_now, and the sandbox's own str.format
             return obj.__globals__.get("__name__") in (__name__, "jinja2.sandbox")

@@ -8,6 +8,7 @@ may be used from several threads at once. Imports no torch.
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from numbers import Integral
 from pathlib import Path
 
 import tokenizers
@@ -107,7 +108,7 @@ class Tokenizer:
         """``decode`` for ids that the model made: one without an entry (padding) has no text."""
         rule = self.byte_rule
         if rule is None:
-            known = [i for i in ids if 0 <= i < self.vocab_size]
+            known = [int(i) for i in ids if 0 <= i < self.vocab_size]
             return self._backend.decode(known, skip_special_tokens=skip_special_tokens)
         if skip_special_tokens:
             ids = [i for i in ids if i not in self.special_ids]
@@ -124,7 +125,7 @@ class Tokenizer:
             InvalidRequest: the id is not in the vocabulary's range.
         """
         self._check(token_id)
-        return self._backend.id_to_token(token_id)
+        return self._backend.id_to_token(int(token_id))
 
     def token_to_id(self, token: str) -> int | None:
         """The id of a vocabulary entry (not of a text), None if there is no such entry."""
@@ -143,6 +144,7 @@ class Tokenizer:
         """``token_bytes`` for an id that the model made: nothing where there is no entry."""
         found = self._bytes.get(token_id)
         if found is None:
+            token_id = int(token_id)  # numpy's integers are welcome, the library takes its own
             token = self._backend.id_to_token(token_id) if 0 <= token_id < self.vocab_size else None
             if token is None:
                 found = b""
@@ -157,7 +159,7 @@ class Tokenizer:
         """``bytes_of`` where the token opens a text with nothing before it."""
         if self.byte_rule is None or not 0 <= token_id < self.vocab_size:
             return self.bytes_of(token_id)
-        token = self._backend.id_to_token(token_id)
+        token = self._backend.id_to_token(int(token_id))
         return b"" if token is None else self.byte_rule.first(token)
 
     def token_text(self, token_id: int) -> str:
@@ -190,7 +192,7 @@ class Tokenizer:
         return self.chat_template
 
     def _check(self, token_id: int) -> None:
-        if not isinstance(token_id, int) or not 0 <= token_id < self.vocab_size:
+        if not isinstance(token_id, Integral) or not 0 <= token_id < self.vocab_size:
             raise InvalidRequest(
                 f"token id {token_id!r} is outside the vocabulary (0 to {self.vocab_size - 1})",
                 param="ids",
