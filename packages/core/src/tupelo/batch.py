@@ -59,7 +59,8 @@ class Admission:
 
     Attributes:
         slot: the slot it takes.
-        params: its sampling parameters; ``seed`` is set.
+        params: its sampling parameters.
+        seed: its own, or the one drawn for it.
         input_ids: prompt and, after a retraction, the tokens generated before it.
         num_prompt_tokens: how many of ``input_ids`` are prompt (penalties tell them apart).
         stop_ids: ids that are suppressed until ``min_new_tokens`` are generated.
@@ -67,6 +68,7 @@ class Admission:
 
     slot: int
     params: SamplingParams
+    seed: int
     input_ids: IntArray
     num_prompt_tokens: int
     stop_ids: tuple[int, ...] = ()

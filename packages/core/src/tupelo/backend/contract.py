@@ -54,6 +54,7 @@ class Capabilities:
         plan_needs_host_lens: ``AttentionBackend.plan`` reads ``host.seq_lens``, so they must be
             exact.
         batch_invariant: a request's result does not depend on what else is in its batch.
+        memory_fraction: share of all memory for weights, workspace and K/V unless configured.
         max_world_size: ranks that can work together.
         collective_library: torch.distributed backend name, or "" for none.
     """
@@ -72,6 +73,7 @@ class Capabilities:
     same_step_sharing: bool = False
     plan_needs_host_lens: bool = False
     batch_invariant: bool = False
+    memory_fraction: float = 0.88
     max_world_size: int = 1
     collective_library: str = ""
 
@@ -166,11 +168,15 @@ def check_part(name: str, part: object) -> None:
         ContractError: names the first missing member.
     """
     protocol = _PARTS[name]
-    members = [m for m in protocol.__protocol_attrs__ if not hasattr(part, m)]
-    if members:
-        raise ContractError(
-            f"{type(part).__name__} is no {protocol.__name__}: it lacks {sorted(members)[0]!r}"
-        )
+    for member in sorted({*vars(protocol), *protocol.__annotations__}):
+        if member.startswith("_"):
+            continue
+        stub = vars(protocol).get(member)
+        # A part that subclasses the protocol inherits its stubs, which do nothing.
+        if not hasattr(part, member) or (stub and getattr(type(part), member, None) is stub):
+            raise ContractError(
+                f"{type(part).__name__} is no {protocol.__name__}: it lacks {member!r}"
+            )
 
 
 def check_attention(

@@ -56,7 +56,7 @@ def find_backend(name: str | None = None, *, points: Iterable[EntryPoint] | None
         named = [point for point in found if point.name == wanted]
         if not named:
             known = ", ".join(sorted(p.name for p in found)) or "none"
-            raise BackendUnavailable(f"backend {wanted!r} is not installed; installed: {known}")
+            raise BackendUnavailable(f"backend {wanted!r} is not installed; known: {known}")
         candidate = _ask(named[0])
         if candidate.backend is None:
             raise BackendUnavailable(f"backend {wanted!r} is unavailable: {candidate.reason}")

@@ -75,8 +75,7 @@ class TorchKVPool(KVPool):
             shape = (pages + 1, page_size, spec.num_kv_heads, spec.head_dim)
             dtype = getattr(torch, spec.dtype)
             for layer in spec.layers:
-                k = torch.zeros(shape, dtype=dtype, device=runtime.device)
-                self._layers[layer] = (k, torch.zeros_like(k))
+                self._layers[layer] = (runtime.zeros(shape, dtype), runtime.zeros(shape, dtype))
                 self._specs[layer] = spec
         self._runtime = runtime
         self._row = {layer: i for i, layer in enumerate(sorted(self._layers))}

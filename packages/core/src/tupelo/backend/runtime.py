@@ -4,6 +4,7 @@
 ``torch.accelerator`` knows and for the CPU.
 """
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -89,6 +90,10 @@ class Runtime(Protocol):
         """Bytes free and bytes in all, of the memory that weights and K/V live in."""
         ...
 
+    def allocated(self) -> int:
+        """Bytes of that memory that this process holds."""
+        ...
+
     def synchronize(self) -> None:
         """Block until everything submitted has run."""
         ...
@@ -103,6 +108,11 @@ class Runtime(Protocol):
 
     def host_array(self, shape: Sequence[int], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
         """A numpy view over memory from which copies to the device are asynchronous."""
+        ...
+
+    def zeros(self, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
+        """A zeroed tensor on the device; where the device is the host, pages are taken when
+        written."""
         ...
 
     def to_device(self, array: npt.NDArray[Any]) -> Tensor:
@@ -161,6 +171,12 @@ class TorchRuntime(Runtime):
         free, total = torch.accelerator.get_memory_info(self.device)
         return free, total
 
+    def allocated(self) -> int:
+        if self._on_host:
+            usage = psutil.Process().memory_info()
+            return int(usage.rss - getattr(usage, "shared", 0))  # without mapped files
+        return torch.accelerator.memory_allocated(self.device)
+
     def synchronize(self) -> None:
         if not self._on_host:
             torch.accelerator.synchronize(self.device)
@@ -179,6 +195,12 @@ class TorchRuntime(Runtime):
             tuple(shape), dtype=sample.dtype, pin_memory=True
         ).numpy()
         return pinned
+
+    def zeros(self, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
+        if not self._on_host:
+            return torch.zeros(tuple(shape), dtype=dtype, device=self.device)
+        num_bytes = math.prod(shape) * dtype.itemsize
+        return torch.from_numpy(np.zeros(num_bytes, np.uint8)).view(dtype).view(tuple(shape))
 
     def to_device(self, array: npt.NDArray[Any]) -> Tensor:
         tensor = torch.from_numpy(array)

@@ -117,8 +117,7 @@ class TorchSampler(Sampler):
         temperature = 0.0 if p.greedy else p.temperature
         floats = (temperature, p.top_p, p.min_p, p.frequency_penalty, p.presence_penalty)
         self._put(self._floats, slot, np.array((*floats, p.repetition_penalty), np.float32))
-        assert p.seed is not None
-        self._put(self._longs, slot, np.array((p.seed, p.top_k), np.int64))
+        self._put(self._longs, slot, np.array((admission.seed, p.top_k), np.int64))
         self._admit_bias(admission)
         if p.penalised:
             self._admit_counts(admission)

@@ -1,0 +1,322 @@
+"""Building an engine's parts: backend, model, weights, pools, runner; each phase timed and
+announced."""
+
+import json
+import logging
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+
+from tupelo.backend import (
+    Backend,
+    Runner,
+    RunnerParts,
+    Runtime,
+    check_attention,
+    check_part,
+    find_backend,
+)
+from tupelo.checkpoint import (
+    Checkpoint,
+    ModelConfig,
+    demo_model,
+    locate,
+    open_checkpoint,
+    parse_hf_config,
+)
+from tupelo.config import EngineConfig, environment
+from tupelo.engine.messages import EngineInfo
+from tupelo.engine.plan import EnginePlan, choose_dtype, plan_engine
+from tupelo.errors import CapabilityError, ConfigError
+from tupelo.models import Model, build_model
+from tupelo.ops import OPS, OpTable
+from tupelo.scheduler import SchedulerConfig
+from tupelo.weights import dummy_weights, load_weights
+
+logger = logging.getLogger(__name__)
+
+OnProgress = Callable[[str, float], None]
+
+
+@dataclass(slots=True)
+class Phases:
+    """Seconds of each start-up phase, in order; announces each as it begins."""
+
+    on_progress: OnProgress | None = None
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        """Time what runs inside."""
+        if self.on_progress is not None:
+            self.on_progress(name, 0.0)
+        began = time.perf_counter()
+        yield
+        self.seconds[name] = time.perf_counter() - began
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Source:
+    """What is to be served: a checkpoint, or a bare configuration with dummy weights."""
+
+    config: ModelConfig
+    checkpoint: Checkpoint | None
+    path: str
+    tokenizer_path: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Built:
+    """A device wing that is ready to run steps."""
+
+    backend: Backend
+    runtime: Runtime
+    model: Model
+    runner: Runner
+    plan: EnginePlan
+    table: OpTable
+    info: EngineInfo
+
+
+def find_source(config: EngineConfig) -> Source:
+    """Find and open what ``config.model`` names; the demo model where it names nothing.
+
+    Raises:
+        CheckpointError: absent, broken, or unsupported.
+    """
+    offline = config.offline or environment().offline
+    if config.model:
+        path = locate(config.model, revision=config.revision or None, offline=offline)
+    else:
+        path = demo_model(offline=offline)
+    tokenizer = config.tokenizer
+    if config.load_format == "dummy":
+        file = Path(path) / "config.json"
+        if file.is_file():
+            with file.open(encoding="utf-8") as stream:
+                shape = parse_hf_config(json.load(stream), where=str(file))
+            return Source(
+                config=shape, checkpoint=None, path=str(path), tokenizer_path=tokenizer or str(path)
+            )
+    checkpoint = open_checkpoint(path)
+    if config.load_format not in ("auto", "dummy", checkpoint.format):
+        raise ConfigError(
+            f"--load-format {config.load_format}: {path} holds {checkpoint.format} weights"
+        )
+    if checkpoint.needs_remote_code:
+        logger.warning("%s brings Python code of its own; it is not run", path)
+    found = tokenizer or (str(checkpoint.tokenizer_path) if checkpoint.tokenizer_path else "")
+    dummy = config.load_format == "dummy"
+    return Source(
+        config=checkpoint.config,
+        checkpoint=None if dummy else checkpoint,
+        path=str(path),
+        tokenizer_path=found,
+    )
+
+
+def make_model(config: EngineConfig, shape: ModelConfig, backend: Backend) -> Model:
+    """The model without weights, checked against what the backend can do.
+
+    Raises:
+        UnsupportedModel: no implementation of it.
+        CapabilityError: the backend cannot run it as configured; names the feature.
+    """
+    dtype = choose_dtype(config, shape.dtype, backend)
+    kv_dtype = dtype if config.kv_cache_dtype == "auto" else config.kv_cache_dtype
+    known = backend.capabilities.kv_dtypes or backend.capabilities.dtypes
+    if kv_dtype not in known:
+        raise CapabilityError(
+            f"backend {backend.name!r} cannot store K/V as {kv_dtype}; it has {', '.join(known)}"
+        )
+    if config.batch_invariant and not backend.capabilities.batch_invariant:
+        raise CapabilityError(f"backend {backend.name!r} has no batch-invariant mode")
+    context = config.context_length or shape.max_position_embeddings
+    if context > shape.max_position_embeddings:
+        raise ConfigError(
+            f"--context-length: {context} is above the model's {shape.max_position_embeddings}"
+        )
+    model = build_model(shape, dtype=dtype, kv_dtype=kv_dtype, max_length=context)
+    check_attention(backend.capabilities, model.attention_specs, config.page_size)
+    return model
+
+
+def build(
+    config: EngineConfig,
+    *,
+    backend: Backend | None = None,
+    source: Source | None = None,
+    on_progress: OnProgress | None = None,
+    show_bars: bool = False,
+) -> Built:
+    """Everything that runs steps.
+
+    Args:
+        config: what to build.
+        backend: instead of the one that ``config`` names.
+        source: instead of what ``config.model`` names.
+        on_progress: told of each phase as it begins.
+        show_bars: progress bars on the terminal.
+
+    Raises:
+        TupeloError: anything that is wrong with model, options, backend or memory.
+    """
+    phases = Phases(on_progress)
+    with phases.phase("find the backend"):
+        backend = (backend or find_backend(config.backend or None)).check()
+        runtime = backend.runtime(backend.device)
+        check_part("runtime", runtime)
+    with phases.phase("open the model"):
+        source = source or find_source(config)
+        model = make_model(config, source.config, backend)
+        plan = plan_engine(config, model, backend, runtime)
+    before = runtime.allocated()
+    with phases.phase("load the weights"):
+        if source.checkpoint is None:
+            dummy_weights(model, config.seed, device=runtime.device)
+        else:
+            load_weights(model, source.checkpoint, device=runtime.device, progress=show_bars)
+    with phases.phase("choose and pack kernels"):
+        table = OpTable(OPS, backend.kernels, fallback=config.kernel_fallback)
+        model.bind(table)
+    weight_bytes = runtime.allocated() - before
+    with phases.phase("allocate and warm up"):
+        runner, kv_bytes = _make_runner(config, backend, runtime, model, plan, table)
+        runner.warmup((), ())
+    memory = {
+        "planned_weight_bytes": plan.memory.weight_bytes,
+        "planned_kv_bytes": plan.memory.kv_bytes,
+        "planned_workspace_bytes": plan.memory.workspace_bytes,
+        "kv_bytes": kv_bytes,
+        "weight_bytes": weight_bytes,
+    }
+    info = _describe(config, source, backend, model, plan, table, memory, phases)
+    return Built(
+        backend=backend,
+        runtime=runtime,
+        model=model,
+        runner=runner,
+        plan=plan,
+        table=table,
+        info=info,
+    )
+
+
+def scheduler_config(config: EngineConfig, built: Built) -> SchedulerConfig:
+    """What the scheduler is told about what was built."""
+    return SchedulerConfig(
+        groups=built.plan.groups,
+        page_size=config.page_size,
+        context_length=built.plan.context_length,
+        eos_token_ids=tuple(built.info.eos_token_ids),
+        max_running=config.max_running_requests,
+        max_queued=config.max_queued_requests,
+        chunk_tokens=config.chunked_prefill_size,
+        policy=config.schedule_policy,
+        eviction=config.radix_eviction_policy,
+        radix=not config.disable_radix_cache,
+        same_step_sharing=built.backend.capabilities.same_step_sharing,
+        seed=config.seed,
+    )
+
+
+def _make_runner(
+    config: EngineConfig,
+    backend: Backend,
+    runtime: Runtime,
+    model: Model,
+    plan: EnginePlan,
+    table: OpTable,
+) -> tuple[Runner, int]:
+    max_pages = -(-plan.context_length // config.page_size) + 1
+    kv = backend.kv_pool(
+        model.kv_specs, [group.num_pages for group in plan.groups], config.page_size, runtime
+    )
+    attention = backend.attention(
+        model.attention_specs,
+        config.page_size,
+        max_pages,
+        runtime,
+        not backend.capabilities.functional_kv,
+    )
+    sampler = backend.sampler(config.max_running_requests, model.config.vocab_size, table, runtime)
+    parts = RunnerParts(
+        model=model,
+        attention=attention,
+        kv=kv,
+        sampler=sampler,
+        runtime=runtime,
+        num_slots=config.max_running_requests,
+        max_pages=max_pages,
+        num_groups=len(model.kv_specs),
+        depth=config.pipeline_depth,
+    )
+    runner = backend.runner(parts)
+    for name, part in (
+        ("kv_pool", kv),
+        ("attention", attention),
+        ("sampler", sampler),
+        ("runner", runner),
+    ):
+        check_part(name, part)
+    return runner, kv.num_bytes()
+
+
+def _describe(
+    config: EngineConfig,
+    source: Source,
+    backend: Backend,
+    model: Model,
+    plan: EnginePlan,
+    table: OpTable,
+    memory: dict[str, int],
+    phases: Phases,
+) -> EngineInfo:
+    shape = source.config
+    defaults = source.checkpoint.generation if source.checkpoint is not None else None
+    names = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
+    values = {name: getattr(defaults, name) for name in names} if defaults is not None else {}
+    kernels = [
+        {
+            "op": choice.call.op,
+            "dtype": choice.call.dtype,
+            "shape": "x".join(map(str, choice.call.shape)),
+            "kernel": choice.kernel,
+            "tier": choice.tier.value,
+            "refused": "; ".join(choice.refused),
+        }
+        for choice in table.choices
+    ]
+    return EngineInfo(
+        model_path=source.path,
+        tokenizer_path=source.tokenizer_path,
+        architecture=shape.architecture,
+        model_type=shape.model_type,
+        backend=backend.name,
+        dtype=model.options.dtype,
+        vocab_size=shape.vocab_size,
+        context_length=plan.context_length,
+        eos_token_ids=list(shape.eos_token_ids),
+        page_size=config.page_size,
+        num_pages=[group.num_pages for group in plan.groups],
+        max_total_tokens=plan.memory.kv_tokens,
+        max_running_requests=config.max_running_requests,
+        kernels=kernels,
+        memory=memory,
+        versions={"tupelo-core": version("tupelo-core"), **backend.versions},
+        phases_s=phases.seconds,
+        generation_defaults={k: float(v) for k, v in values.items() if v is not None},
+    )
+
+
+__all__ = [
+    "Built",
+    "Source",
+    "build",
+    "find_source",
+    "make_model",
+    "scheduler_config",
+]

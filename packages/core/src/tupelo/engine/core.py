@@ -1,0 +1,119 @@
+"""The engine behind its messages: what a message does, and what a step sends back.
+
+One thread drives it: a thread of this process (``Engine``) or the main thread of an engine process
+(``tupelo.engine.worker``).
+"""
+
+import logging
+from dataclasses import asdict
+from typing import Any
+
+from tupelo.config import EngineConfig
+from tupelo.engine.build import Built, scheduler_config
+from tupelo.engine.executor import InProcessExecutor
+from tupelo.engine.loop import EngineLoop
+from tupelo.engine.messages import (
+    Abort,
+    Control,
+    Finish,
+    FromEngine,
+    Output,
+    Outputs,
+    Reply,
+    Shutdown,
+    Submit,
+    ToEngine,
+)
+from tupelo.errors import RequestError
+from tupelo.request import FinishReason, Request
+from tupelo.scheduler import Scheduler
+
+logger = logging.getLogger(__name__)
+
+
+class EngineCore:
+    """Scheduler, loop and the operator's calls of one engine.
+
+    Attributes:
+        loop: for its step clock, which the heartbeat reads.
+        stopping: a ``Shutdown`` has arrived.
+    """
+
+    def __init__(self, config: EngineConfig, built: Built) -> None:
+        self._built = built
+        self._scheduler = Scheduler(scheduler_config(config, built))
+        self.loop = EngineLoop(
+            self._scheduler,
+            InProcessExecutor(built.runner),
+            built.info.vocab_size,
+            depth=config.pipeline_depth,
+            check_integrity=config.check_integrity,
+        )
+        self.stopping = False
+
+    def has_work(self) -> bool:
+        """Whether ``step`` has anything to do."""
+        return self.loop.has_work()
+
+    def handle(self, message: ToEngine) -> list[FromEngine]:
+        """Act on a message; returns what to send back at once."""
+        match message:
+            case Submit(request):
+                return self._submit(request)
+            case Abort(rids, everything):
+                outputs = self.loop.abort(None if everything else rids)
+                return [Outputs(outputs)] if outputs else []
+            case Control(number, action):
+                return [self._control(number, action)]
+            case Shutdown():
+                self.stopping = True
+        return []
+
+    def step(self) -> list[FromEngine]:
+        """One step of the loop."""
+        outputs = self.loop.step()
+        return [Outputs(outputs)] if outputs else []
+
+    def stats(self) -> dict[str, Any]:
+        """Counters and gauges, plain numbers by name; page figures are lists, one entry a group."""
+        cache = self._scheduler.cache.stats()
+        pages = {
+            f"pages_{name}": [getattr(group, name) for group in cache.groups]
+            for name in ("total", "free", "owned", "cached", "available", "evicted")
+        }
+        return {
+            **asdict(self._scheduler.counters),
+            **pages,
+            "num_running": self._scheduler.num_running,
+            "num_waiting": self._scheduler.num_waiting,
+            "page_size": self._scheduler.config.page_size,
+            "num_nodes": cache.num_nodes,
+            "lookup_tokens": cache.num_lookup_tokens,
+            "hit_tokens": cache.num_hit_tokens,
+        }
+
+    def _submit(self, request: Request) -> list[FromEngine]:
+        info = self._built.info
+        try:
+            checked = request.checked(
+                vocab_size=info.vocab_size, context_length=info.context_length
+            )
+            self.loop.submit(checked)
+        except RequestError as error:
+            finish = Finish(
+                reason=FinishReason.ERROR,
+                message=str(error),
+                status=error.status,
+                code=error.code or "",
+            )
+            return [Outputs([Output(rid=request.rid, token_ids=[], finish=finish)])]
+        return []
+
+    def _control(self, number: int, action: str) -> Reply:
+        match action:
+            case "stats":
+                return Reply(number, True, self.stats())
+            case "flush_cache":
+                idle = not self._scheduler.num_running and not self._scheduler.num_waiting
+                return Reply(number, True, idle and self._scheduler.cache.flush())
+        return Reply(number, False, f"unknown action {action!r}")

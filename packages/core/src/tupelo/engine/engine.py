@@ -1,0 +1,333 @@
+"""The offline engine: a model in this process, without HTTP.
+
+::
+
+    with Engine(model="…") as engine:
+        engine.generate("The capital of France is", {"temperature": 0, "max_new_tokens": 8})["text"]
+
+Replies have the shape of SGLang's native ``/generate``: ``text``, ``output_ids``, ``meta_info``.
+"""
+
+import asyncio
+import itertools
+import queue
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from types import TracebackType
+from typing import Any
+
+from tupelo.backend import Backend
+from tupelo.config import EngineConfig
+from tupelo.engine.build import Source, build
+from tupelo.engine.core import EngineCore
+from tupelo.engine.messages import (
+    Abort,
+    Control,
+    FromEngine,
+    Output,
+    Outputs,
+    Reply,
+    Shutdown,
+    Submit,
+    ToEngine,
+)
+from tupelo.engine.reply import ReplyBuilder
+from tupelo.errors import ConfigError, EngineUnavailable, InvalidRequest
+from tupelo.request import Request, SamplingParams
+from tupelo.text.tokenizer import Tokenizer, load_tokenizer
+
+Sink = Callable[[Output | None], None]
+Params = dict[str, Any] | SamplingParams | None
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One sample that a call asks for: its request and how its reply is made."""
+
+    request: Request
+    builder: ReplyBuilder
+
+
+class Engine:
+    """A model, served to this process.
+
+    Args:
+        config: everything at once; or give options by name.
+        backend: instead of the one that the config names.
+        source: instead of what ``config.model`` names.
+        options: fields of ``EngineConfig``.
+
+    Raises:
+        TupeloError: anything that is wrong with model, options, backend or memory.
+    """
+
+    def __init__(
+        self,
+        config: EngineConfig | None = None,
+        *,
+        backend: Backend | None = None,
+        source: Source | None = None,
+        **options: Any,
+    ) -> None:
+        if config is not None and options:
+            raise ConfigError("give a config or options, not both")
+        try:
+            self.config = config or EngineConfig(**options)
+        except TypeError as error:
+            raise ConfigError(f"unknown engine option: {error}") from None
+        self._built = build(self.config, backend=backend, source=source)
+        self.info = self._built.info
+        path = self.info.tokenizer_path
+        self.tokenizer: Tokenizer | None = load_tokenizer(path) if path else None
+        self._core = EngineCore(self.config, self._built)
+        self._inbox: queue.SimpleQueue[ToEngine] = queue.SimpleQueue()
+        self._sinks: dict[str, Sink] = {}
+        self._replies: dict[int, queue.SimpleQueue[Reply]] = {}
+        self._numbers = itertools.count(1)
+        self._thread = threading.Thread(target=self._run, name="tupelo-engine", daemon=True)
+        self._thread.start()
+
+    def __enter__(self) -> "Engine":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.shutdown()
+
+    def generate(
+        self,
+        prompt: str | Sequence[str] | None = None,
+        sampling_params: Params | Sequence[Params] = None,
+        *,
+        input_ids: Sequence[int] | Sequence[Sequence[int]] | None = None,
+        stream: bool = False,
+        **wanted: Any,
+    ) -> Any:
+        """Generate for one prompt or for several.
+
+        Args:
+            prompt: text, or a list of texts; or give ``input_ids``.
+            sampling_params: names and values as in ``SamplingParams``; one for all, or a list.
+            input_ids: ids, or a list of lists of ids.
+            stream: return an iterator of cumulative replies; for several prompts each reply has its
+                ``index``.
+            wanted: ``return_logprob``, ``logprob_start_len``, ``top_logprobs_num``, ``salt``,
+                ``priority``.
+
+        Returns:
+            A reply, or a list of replies: one a prompt, or with ``n`` above 1, n a prompt in a row.
+
+        Raises:
+            InvalidRequest: bad values. RequestError: a request that failed in the engine.
+        """
+        samples, single = self._samples(prompt, input_ids, sampling_params, wanted)
+        replies = self._stream(samples, single)
+        if stream:
+            return replies
+        last: dict[int, dict[str, Any]] = {}
+        for reply in replies:
+            last[reply.get("index", 0)] = reply
+        for reply in last.values():
+            reply.pop("index", None)
+        return last[0] if single else [last[i] for i in range(len(samples))]
+
+    async def async_generate(
+        self,
+        prompt: str | Sequence[str] | None = None,
+        sampling_params: Params | Sequence[Params] = None,
+        *,
+        stream: bool = False,
+        **arguments: Any,
+    ) -> Any:
+        """``generate`` for an event loop: a reply, or with ``stream`` an asynchronous iterator."""
+        if stream:
+            return self._async_stream(prompt, sampling_params, arguments)
+        return await asyncio.to_thread(self.generate, prompt, sampling_params, **arguments)
+
+    def flush_cache(self) -> bool:
+        """Empty the prefix cache; refused (False) while requests run."""
+        return bool(self._control("flush_cache"))
+
+    def stats(self) -> dict[str, Any]:
+        """Counters and gauges; see ``EngineCore.stats``."""
+        return dict(self._control("stats"))
+
+    def shutdown(self) -> None:
+        """End the engine's thread; requests in flight fail. May be called twice."""
+        self._inbox.put(Shutdown())
+        self._thread.join()
+
+    # Requests
+
+    def _samples(
+        self,
+        prompt: str | Sequence[str] | None,
+        input_ids: Any,
+        params: Any,
+        wanted: dict[str, Any],
+    ) -> tuple[list[Sample], bool]:
+        """The samples that a call asks for, and whether it asked for a single one."""
+        prompts, single = self._prompts(prompt, input_ids)
+        given = list(params) if isinstance(params, list | tuple) else [params] * len(prompts)
+        if len(given) != len(prompts):
+            raise InvalidRequest(
+                f"{len(given)} sampling_params for {len(prompts)} prompts", param="sampling_params"
+            )
+        checked = [self._params(p) for p in given]
+        samples = [
+            self._sample(ids, p, sample, wanted)
+            for ids, p in zip(prompts, checked, strict=True)
+            for sample in range(p.n)
+        ]
+        return samples, single and len(samples) == 1
+
+    def _prompts(self, prompt: Any, input_ids: Any) -> tuple[list[tuple[int, ...]], bool]:
+        if (prompt is None) == (input_ids is None):
+            raise InvalidRequest("give either prompt or input_ids", param="prompt")
+        if input_ids is not None:
+            single = not input_ids or isinstance(input_ids[0], int)
+            lists = [input_ids] if single else input_ids
+            return [tuple(ids) for ids in lists], single
+        if self.tokenizer is None:
+            raise InvalidRequest("the model has no tokenizer: give input_ids", param="prompt")
+        single = isinstance(prompt, str)
+        texts = [prompt] if single else list(prompt)
+        return [tuple(self.tokenizer.encode(text)) for text in texts], single
+
+    def _params(self, params: Params) -> SamplingParams:
+        values = params if isinstance(params, dict) else None
+        if values is None:
+            return params if isinstance(params, SamplingParams) else SamplingParams()
+        values = {("seed" if k == "sampling_seed" else k): v for k, v in values.items()}
+        return SamplingParams.checked(values, vocab_size=self.info.vocab_size)
+
+    def _sample(
+        self, ids: tuple[int, ...], params: SamplingParams, sample: int, wanted: dict[str, Any]
+    ) -> Sample:
+        """One request of the engine; sample i of a seeded prompt has seed + i."""
+        logprobs = bool(wanted.get("return_logprob", False))
+        start = int(wanted.get("logprob_start_len", -1))
+        seed = None if params.seed is None else params.seed + sample
+        request = Request(
+            rid=f"local-{next(self._numbers)}",
+            input_ids=ids,
+            params=replace(params, n=1, seed=seed),
+            salt=str(wanted.get("salt", "")),
+            priority=int(wanted.get("priority", 0)),
+            logprobs=logprobs,
+            top_logprobs=int(wanted.get("top_logprobs_num", 0)) if logprobs else 0,
+            prompt_logprobs_from=start if logprobs and start >= 0 else None,
+        )
+        request = request.checked(
+            vocab_size=self.info.vocab_size, context_length=self.info.context_length
+        )
+        return Sample(request, ReplyBuilder(self.tokenizer, request))
+
+    def _stream(self, samples: Sequence[Sample], single: bool) -> Iterator[dict[str, Any]]:
+        """Submit, and yield cumulative replies as outputs come."""
+        outputs: queue.SimpleQueue[tuple[int, Output | None]] = queue.SimpleQueue()
+        self._open(samples, lambda index, output: outputs.put((index, output)))
+        open_samples = set(range(len(samples)))
+        try:
+            while open_samples:
+                index, output = outputs.get()
+                if index in open_samples:
+                    reply, ended = self._advance(samples[index], output)
+                    if ended:
+                        open_samples.remove(index)
+                    yield reply if single else {"index": index, **reply}
+        finally:
+            self._close(samples, open_samples)
+
+    async def _async_stream(
+        self, prompt: Any, params: Any, arguments: dict[str, Any]
+    ) -> AsyncIterator[dict[str, Any]]:
+        loop = asyncio.get_running_loop()
+        input_ids = arguments.pop("input_ids", None)
+        samples, single = await asyncio.to_thread(
+            self._samples, prompt, input_ids, params, arguments
+        )
+        outputs: asyncio.Queue[tuple[int, Output | None]] = asyncio.Queue()
+
+        def deliver(index: int, output: Output | None) -> None:
+            loop.call_soon_threadsafe(outputs.put_nowait, (index, output))
+
+        self._open(samples, deliver)
+        open_samples = set(range(len(samples)))
+        try:
+            while open_samples:
+                index, output = await outputs.get()
+                if index in open_samples:
+                    reply, ended = self._advance(samples[index], output)
+                    if ended:
+                        open_samples.remove(index)
+                    yield reply if single else {"index": index, **reply}
+        finally:
+            self._close(samples, open_samples)
+
+    def _open(
+        self, samples: Sequence[Sample], deliver: Callable[[int, Output | None], None]
+    ) -> None:
+        if not self._thread.is_alive():
+            raise EngineUnavailable("the engine has been shut down")
+        for index, sample in enumerate(samples):
+            rid = sample.request.rid
+            self._sinks[rid] = lambda output, index=index: deliver(index, output)  # type: ignore[misc]
+        for sample in samples:
+            self._inbox.put(Submit(sample.request))
+
+    def _advance(self, sample: Sample, output: Output | None) -> tuple[dict[str, Any], bool]:
+        """Take an output in; returns the reply so far, and whether the sample is over."""
+        if output is None:
+            raise EngineUnavailable("the engine has been shut down")
+        ended = sample.builder.take(output)
+        return sample.builder.reply(), ended
+
+    def _close(self, samples: Sequence[Sample], unfinished: set[int]) -> None:
+        rids = [samples[index].request.rid for index in unfinished]
+        # A sample that a stop string ended is still running in the engine.
+        rids += [s.request.rid for s in samples if s.builder.cut]
+        if rids:
+            self._inbox.put(Abort(rids))
+        for sample in samples:
+            self._sinks.pop(sample.request.rid, None)
+
+    # The engine's thread
+
+    def _control(self, action: str) -> Any:
+        if not self._thread.is_alive():
+            raise EngineUnavailable("the engine has been shut down")
+        number = next(self._numbers)
+        answer: queue.SimpleQueue[Reply] = queue.SimpleQueue()
+        self._replies[number] = answer
+        self._inbox.put(Control(number, action))
+        return answer.get().value
+
+    def _run(self) -> None:
+        while not self._core.stopping:
+            block = not self._core.has_work()
+            try:
+                while True:
+                    self._deliver(self._core.handle(self._inbox.get(block)))
+                    block = False
+            except queue.Empty:
+                pass
+            if self._core.has_work() and not self._core.stopping:
+                self._deliver(self._core.step())
+        for sink in list(self._sinks.values()):
+            sink(None)
+
+    def _deliver(self, messages: Sequence[FromEngine]) -> None:
+        for message in messages:
+            if isinstance(message, Outputs):
+                for output in message.items:
+                    sink = self._sinks.get(output.rid)
+                    if sink is not None:
+                        sink(output)
+            elif isinstance(message, Reply):
+                self._replies.pop(message.number).put(message)

@@ -1,0 +1,191 @@
+"""The engine's loop: schedule, launch, land; up to ``depth`` steps in flight.
+
+A step is two launches. With ``depth`` 2, step N+1 of the same requests is launched before the host
+has seen
+the tokens of step N; where a grammar needs these, step N lands between the two launches of step
+N+1::
+
+    depth 1   forward N  sample N  land N          forward N+1 ...
+    depth 2   forward N  sample N  forward N+1  sample N+1  land N  forward N+2 ...
+    grammar   forward N  sample N  forward N+1  land N  mask  sample N+1 ...
+"""
+
+import logging
+import time
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from tupelo.backend import Ticket
+from tupelo.batch import StepResult
+from tupelo.engine.executor import Executor
+from tupelo.engine.messages import Finish, Output, Scores, Timing
+from tupelo.request import FinishReason, Request
+from tupelo.scheduler import Ended, Entry, Matcher, Scheduler, Step
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class _Flight:
+    """A step that has been launched and not yet landed."""
+
+    step: Step
+    ticket: Ticket[StepResult]
+
+
+class EngineLoop:
+    """Scheduler and executor, step by step. Not thread-safe: one thread calls everything.
+
+    Args:
+        scheduler: decides. executor: computes. vocab_size: width of grammar masks.
+        depth: steps in flight.
+        check_integrity: prove the page bookkeeping after each step.
+
+    Attributes:
+        step_number, step_started_s: of the step launched last (``time.monotonic``); 0.0 when idle.
+            Written here, read by the heartbeat's thread.
+    """
+
+    def __init__(
+        self,
+        scheduler: Scheduler,
+        executor: Executor,
+        vocab_size: int,
+        *,
+        depth: int = 1,
+        check_integrity: bool = False,
+    ) -> None:
+        self.scheduler = scheduler
+        self.step_number = 0
+        self.step_started_s = 0.0
+        self._executor = executor
+        self._mask_words = -(-vocab_size // 32)
+        self._depth = depth
+        self._check = check_integrity
+        self._flights: deque[_Flight] = deque()
+
+    def has_work(self) -> bool:
+        """Whether ``step`` has anything to do."""
+        return bool(self._flights) or self.scheduler.has_work()
+
+    def submit(self, request: Request, matcher: Matcher | None = None) -> None:
+        """Queue a checked request; see ``Scheduler.submit``."""
+        self.scheduler.submit(request, matcher)
+
+    def abort(self, rids: Iterable[str] | None = None) -> list[Output]:
+        """Drop requests; returns their last outputs."""
+        return [self._last_output(ended) for ended in self.scheduler.abort(rids)]
+
+    def step(self) -> list[Output]:
+        """Launch the next step if there is room in flight, land the oldest otherwise."""
+        self.step_started_s = time.monotonic()
+        try:
+            outputs: list[Output] = []
+            launched = False
+            if len(self._flights) < self._depth:
+                launched = self._launch(outputs)
+            if self._flights and (not launched or len(self._flights) >= self._depth):
+                outputs += self._land()
+            if self._check:
+                self.scheduler.check()
+            return outputs
+        finally:
+            self.step_started_s = 0.0
+
+    def _launch(self, outputs: list[Output]) -> bool:
+        """Schedule and launch a step; appends what landed meanwhile. False if nothing could run."""
+        step = self.scheduler.schedule()
+        if step is None:
+            return False
+        batch = step.batch
+        self.step_number = batch.step
+        batch.bucket = self._executor.bucket(batch.num_tokens, batch.num_rows)
+        try:
+            forward = self._executor.forward(batch)
+            masked = any(row.entry.matcher is not None for row in step.rows)
+            if masked:
+                while self._flights:
+                    outputs += self._land()
+            mask = self._mask(step) if masked else None
+            ticket = self._executor.sample(forward, batch, mask)
+        except Exception:
+            logger.exception("step %d failed; its %d requests end", batch.step, batch.num_rows)
+            outputs += self._fail(step)
+            return True
+        self._flights.append(_Flight(step, ticket))
+        return True
+
+    def _land(self) -> list[Output]:
+        """Wait for the oldest step in flight, and take in its result."""
+        flight = self._flights.popleft()
+        try:
+            result = flight.ticket.wait()
+        except Exception:
+            logger.exception("step %d failed while it ran", flight.step.batch.step)
+            return self._fail(flight.step)
+        rows, ended = self.scheduler.commit(flight.step, result)
+        last = {id(item.entry): item for item in ended}
+        outputs = [
+            _output(row.entry)
+            for row in rows
+            if row.entry.request.stream and id(row.entry) not in last
+        ]
+        return outputs + [self._last_output(item) for item in ended]
+
+    def _fail(self, step: Step) -> list[Output]:
+        return [self._last_output(ended) for ended in self.scheduler.fail(step)]
+
+    def _mask(self, step: Step) -> npt.NDArray[np.int32]:
+        """Bitmask of the step's sampling rows; rows without a grammar allow everything."""
+        mask = np.full((len(step.rows), self._mask_words), -1, np.int32)
+        for index, row in enumerate(step.rows):
+            entry = row.entry
+            if entry.matcher is not None and entry.epoch == row.epoch:
+                entry.matcher.fill(mask[index])
+        return mask
+
+    def _last_output(self, ended: Ended) -> Output:
+        entry, now = ended.entry, time.monotonic()
+        first = entry.first_token_s or now
+        started = entry.started_s or first
+        timing = Timing(
+            queue_s=started - entry.arrived_s, prefill_s=first - started, decode_s=now - first
+        )
+        finish = Finish(reason=ended.reason, matched=ended.matched)
+        if ended.reason is FinishReason.ABORT:
+            finish = Finish(reason=ended.reason, message="aborted", status=499, code="aborted")
+        elif ended.reason is FinishReason.ERROR:
+            finish = Finish(
+                reason=ended.reason,
+                message="the step that computed this request failed; see the server's log",
+                status=500,
+                code="internal_error",
+            )
+        return _output(entry, finish, timing)
+
+
+def _output(entry: Entry, finish: Finish | None = None, timing: Timing | None = None) -> Output:
+    """What has not been reported of an entry yet."""
+    start = entry.num_prompt + entry.num_reported
+    token_ids = entry.ids[start : entry.num_ids].tolist()
+    scores = prompt_scores = None
+    if entry.request.logprobs and token_ids:
+        reported = entry.num_reported
+        scores = Scores(entry.logprobs[reported:], entry.tops[reported:])
+    if entry.request.prompt_logprobs_from is not None and entry.num_reported == 0:
+        prompt_scores = Scores(entry.prompt_logprobs, entry.prompt_tops)
+    entry.num_reported += len(token_ids)
+    return Output(
+        rid=entry.rid,
+        token_ids=token_ids,
+        finish=finish,
+        cached_tokens=max(0, entry.cached_tokens),
+        scores=scores,
+        prompt_scores=prompt_scores,
+        retractions=entry.epoch,
+        timing=timing,
+    )

@@ -1,0 +1,178 @@
+"""What travels between the server's process and the engine's: msgspec structs, never pickle.
+
+The one door for message decoding: bytes that are no valid message raise ``msgspec.DecodeError``
+    (its
+subclass ``ValidationError`` for wrong types), are counted by the receiver, and change nothing.
+"""
+
+from typing import Any
+
+import msgspec
+
+from tupelo.request import FinishReason, Request
+
+
+class Submit(msgspec.Struct, tag=True, frozen=True):
+    """To the engine: serve this request."""
+
+    request: Request
+
+
+class Abort(msgspec.Struct, tag=True, frozen=True):
+    """To the engine: drop these requests, or every one."""
+
+    rids: list[str] = []
+    everything: bool = False
+
+
+class Control(msgspec.Struct, tag=True, frozen=True):
+    """To the engine: an operator's call, answered by a ``Reply`` of the same number.
+
+    Actions: ``stats`` (counters and gauges), ``flush_cache``, ``server_info``.
+    """
+
+    number: int
+    action: str
+
+
+class Shutdown(msgspec.Struct, tag=True, frozen=True):
+    """To the engine: stop after the step in flight."""
+
+
+class Finish(msgspec.Struct, frozen=True):
+    """How a request ended.
+
+    Attributes:
+        reason: see ``FinishReason``.
+        matched: the stop token id, where one ended it.
+        message, status, code: of the error, where ``reason`` is abort or error.
+    """
+
+    reason: FinishReason
+    matched: int | None = None
+    message: str = ""
+    status: int = 200
+    code: str = ""
+
+
+class Scores(msgspec.Struct, frozen=True):
+    """Log-probabilities of some consecutive tokens.
+
+    Attributes:
+        logprobs: one a token; None where there is none (the first prompt token).
+        top: for each token the most probable alternatives as (id, logprob), best first.
+    """
+
+    logprobs: list[float | None]
+    top: list[list[tuple[int, float]]] = []
+
+
+class Timing(msgspec.Struct, frozen=True):
+    """Where a request's time went, in seconds.
+
+    Attributes:
+        queue_s: from arrival to its first step. prefill_s: from there to the first token.
+        decode_s: from there to its end.
+    """
+
+    queue_s: float = 0.0
+    prefill_s: float = 0.0
+    decode_s: float = 0.0
+
+
+class Output(msgspec.Struct, frozen=True):
+    """From the engine: what is new of one request.
+
+    Attributes:
+        token_ids: generated since the last output; a stop token that ended the request included.
+        finish: set in the last output. cached_tokens: prompt tokens that came from the cache.
+        scores: of ``token_ids``, where asked for. prompt_scores: of the prompt from
+            ``prompt_logprobs_from`` on, once, in the output that brings the first token or the end.
+        retractions: times that it lost its pages and was computed again.
+    """
+
+    rid: str
+    token_ids: list[int]
+    finish: Finish | None = None
+    cached_tokens: int = 0
+    scores: Scores | None = None
+    prompt_scores: Scores | None = None
+    retractions: int = 0
+    timing: Timing | None = None
+
+
+class Outputs(msgspec.Struct, tag=True, frozen=True):
+    """From the engine: what a step produced."""
+
+    items: list[Output]
+
+
+class Progress(msgspec.Struct, tag=True, frozen=True):
+    """From the engine while it starts: a phase has begun (``fraction`` 0) or gone on."""
+
+    phase: str
+    fraction: float = 0.0
+
+
+class EngineInfo(msgspec.Struct, tag=True, frozen=True):
+    """From the engine once it is ready: what is being served.
+
+    Attributes:
+        max_total_tokens: tokens that the K/V pool holds. kernels: the kernel table, a row a choice.
+        memory: bytes, planned and measured. versions: of libraries that matter.
+        phases_s: seconds of each start-up phase.
+    """
+
+    model_path: str
+    tokenizer_path: str
+    architecture: str
+    model_type: str
+    backend: str
+    dtype: str
+    vocab_size: int
+    context_length: int
+    eos_token_ids: list[int]
+    page_size: int
+    num_pages: list[int]
+    max_total_tokens: int
+    max_running_requests: int
+    kernels: list[dict[str, str]]
+    memory: dict[str, int]
+    versions: dict[str, str]
+    phases_s: dict[str, float]
+    generation_defaults: dict[str, float]
+
+
+class StartFailed(msgspec.Struct, tag=True, frozen=True):
+    """From the engine: it could not start. ``kind`` is the class name of the ``TupeloError``."""
+
+    kind: str
+    message: str
+
+
+class Heartbeat(msgspec.Struct, tag=True, frozen=True):
+    """From the engine's heartbeat thread, every ``HEARTBEAT_S``.
+
+    Attributes:
+        step: number of the last step begun. step_age_s: seconds since it began; 0 when idle.
+    """
+
+    step: int
+    step_age_s: float
+
+
+class Reply(msgspec.Struct, tag=True, frozen=True):
+    """From the engine: the answer to a ``Control``."""
+
+    number: int
+    ok: bool
+    value: Any = None
+
+
+HEARTBEAT_S = 0.5
+ToEngine = Submit | Abort | Control | Shutdown
+FromEngine = Outputs | Progress | EngineInfo | StartFailed | Heartbeat | Reply
+
+encode = msgspec.msgpack.Encoder().encode
+decode_to_engine = msgspec.msgpack.Decoder(ToEngine).decode
+decode_from_engine = msgspec.msgpack.Decoder(FromEngine).decode

@@ -1,0 +1,8 @@
+"""The scheduler: which requests, which pages, which tokens. Imports no torch."""
+
+from tupelo.scheduler.builder import Row, Step
+from tupelo.scheduler.entry import Entry, Matcher, Phase
+from tupelo.scheduler.results import Ended
+from tupelo.scheduler.scheduler import Scheduler, SchedulerConfig
+
+__all__ = ["Ended", "Entry", "Matcher", "Phase", "Row", "Scheduler", "SchedulerConfig", "Step"]

@@ -1,0 +1,68 @@
+"""The order of the waiting queue.
+
+Every policy returns a new order; ties keep arrival order. Names are SGLang's: ``fcfs`` arrival,
+``lpm`` longest cached prefix first, ``dfs-weight`` depth first through the prefix tree, ``lof``
+longest output first, ``random``, ``priority`` larger first.
+"""
+
+import random
+from collections.abc import Callable, Sequence
+
+from tupelo.cache.prefix_cache import PrefixCache
+from tupelo.scheduler.entry import Entry
+
+Order = Callable[[Sequence[Entry], PrefixCache], list[Entry]]
+
+MAX_MATCHED = 128
+"""With more waiting than this, orders that look at every prompt fall back to arrival order."""
+
+
+def make_policy(name: str, seed: int = 0) -> Order:
+    """The ordering function of a policy.
+
+    Args:
+        name: one of ``POLICIES`` or ``"random"``, checked by the config.
+        seed: of the random policy.
+    """
+    if name == "random":
+        rng = random.Random(seed)
+        return lambda waiting, cache: rng.sample(waiting, len(waiting))
+    return POLICIES[name]
+
+
+def _fcfs(waiting: Sequence[Entry], cache: PrefixCache) -> list[Entry]:
+    return list(waiting)
+
+
+def _longest_prefix(waiting: Sequence[Entry], cache: PrefixCache) -> list[Entry]:
+    if len(waiting) > MAX_MATCHED:
+        return list(waiting)
+    lengths = [
+        cache.match_length(e.namespace, e.ids[: e.num_ids], max_tokens=e.max_match) for e in waiting
+    ]
+    order = sorted(range(len(waiting)), key=lambda i: -lengths[i])
+    return [waiting[i] for i in order]
+
+
+def _depth_first(waiting: Sequence[Entry], cache: PrefixCache) -> list[Entry]:
+    if len(waiting) > MAX_MATCHED:
+        return list(waiting)
+    order = cache.weighted_order([(e.namespace, e.ids[: e.num_ids]) for e in waiting])
+    return [waiting[i] for i in order]
+
+
+def _longest_output(waiting: Sequence[Entry], cache: PrefixCache) -> list[Entry]:
+    return sorted(waiting, key=lambda e: -e.max_new_tokens)
+
+
+def _priority(waiting: Sequence[Entry], cache: PrefixCache) -> list[Entry]:
+    return sorted(waiting, key=lambda e: -e.request.priority)
+
+
+POLICIES: dict[str, Order] = {
+    "fcfs": _fcfs,
+    "lpm": _longest_prefix,
+    "dfs-weight": _depth_first,
+    "lof": _longest_output,
+    "priority": _priority,
+}
