@@ -144,6 +144,7 @@ def _gemma3_ropes(fields: Fields, base: "ModelConfig") -> dict[str, RopeConfig]:
 
 
 _COMMON: Final = {"hidden_act": "silu", "rms_norm_eps": 1e-6, "tie_word_embeddings": False}
+_LLAMA_IDS: Final = {"bos_token_id": 1, "eos_token_id": 2}
 _QWEN: Final = {
     **_COMMON,
     "max_position_embeddings": 32768,
@@ -153,11 +154,19 @@ _QWEN: Final = {
 
 FAMILIES: Final[dict[str, Family]] = {
     "LlamaForCausalLM": Family(
-        model_type="llama", defaults={**_COMMON, "max_position_embeddings": 2048}, refine=_llama
+        model_type="llama",
+        defaults={**_COMMON, **_LLAMA_IDS, "max_position_embeddings": 2048},
+        refine=_llama,
     ),
     "MistralForCausalLM": Family(
         model_type="mistral",
-        defaults={**_COMMON, "max_position_embeddings": 131072, "num_key_value_heads": 8},
+        defaults={
+            **_COMMON,
+            **_LLAMA_IDS,
+            "max_position_embeddings": 131072,
+            "num_key_value_heads": 8,
+            "sliding_window": 4096,
+        },
         refine=_mistral,
     ),
     "Qwen2ForCausalLM": Family(model_type="qwen2", defaults=_QWEN, refine=_qwen2),
@@ -170,6 +179,9 @@ FAMILIES: Final[dict[str, Family]] = {
             "hidden_act": "gelu_pytorch_tanh",
             "rms_norm_eps": 1e-6,
             "tie_word_embeddings": True,
+            "pad_token_id": 0,
+            "eos_token_id": 1,
+            "bos_token_id": 2,
             "max_position_embeddings": 131072,
             "vocab_size": 262208,
             "num_attention_heads": 8,

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from tupelo.errors import CheckpointError
 
-MAX_JSON_BYTES: Final = 64 << 20  # tokenizer.json of the largest vocabularies is about 35 MB
+MAX_JSON_BYTES: Final = 32 << 20  # an index of 100,000 tensors has 12 MB; objects take 20 times
 MAX_INT: Final = 2**31 - 1  # no count or id of a real model comes near it
 
 _SHOWN_CHARS = 80

@@ -257,8 +257,9 @@ class _Parser:
         except ValueError:
             raise UnsupportedModel(f"{where}: tensor type {kind} is not known") from None
         block_size, block_bytes = GGML_QUANT_SIZES[quant]
-        if (shape[-1] if shape else 1) % block_size:
-            raise CheckpointError(f"{where}: rows of {shape[-1]} do not fill {quant.name} blocks")
+        row = shape[-1] if shape else 1
+        if row % block_size:
+            raise CheckpointError(f"{where}: rows of {row} do not fill {quant.name} blocks")
         return name, shape, quant.name, num_elements // block_size * block_bytes, offset
 
     def _place(

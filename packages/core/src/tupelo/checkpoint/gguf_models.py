@@ -175,7 +175,8 @@ def _common(header: GGUFHeader, fields: Fields) -> dict[str, Any]:
         "tie_word_embeddings": "output.weight" not in header.tensors,
         "rope_theta": fields.positive("rope.freq_base", 10000.0),
         "rope_scaling": _rope_scaling(header, fields, rotary_dim),
-        "partial_rotary_factor": rotary_dim / head_dim,
+        # A share of the head that comes out as rotary_dim again when it is multiplied and cut off.
+        "partial_rotary_factor": min(1.0, (rotary_dim + 0.5) / head_dim),
         "dtype": _dtype(header),
         "bos_token_id": tokens.token_id("tokenizer.ggml.bos_token_id"),
         "eos_token_id": [
@@ -315,9 +316,9 @@ def _unpermute(rows: Rows, num_heads: int, info: TensorInfo) -> Rows:
     its only axis.
     """
     if len(info.shape) == 1:
-        rows = rows.reshape(info.shape[0], -1)
-    num_rows = len(rows)
+        rows = rows.reshape(info.shape[0], info.num_bytes // max(1, info.shape[0]))
+    num_rows, row_bytes = rows.shape
     if num_rows % (2 * num_heads):
         raise CheckpointError(f"tensor {info.name}: {num_rows} rows are not {num_heads} even heads")
-    split = rows.reshape(num_heads, num_rows // num_heads // 2, 2, -1)
-    return np.ascontiguousarray(split.swapaxes(1, 2)).reshape(num_rows, -1)
+    split = rows.reshape(num_heads, num_rows // num_heads // 2, 2, row_bytes)
+    return np.ascontiguousarray(split.swapaxes(1, 2)).reshape(num_rows, row_bytes)

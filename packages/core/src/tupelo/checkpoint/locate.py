@@ -38,11 +38,11 @@ def locate(model: str, *, revision: str | None = None, offline: bool = False) ->
             do.
     """
     try:
-        path = Path(model).expanduser()
-        if path.exists():
+        if model and (path := Path(model).expanduser()).exists():
             return path
     except (OSError, ValueError, RuntimeError) as error:  # too long, a NUL, an unknown ~user
-        raise CheckpointError(f"{model[:100]!r} is no usable path: {error}") from None
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise CheckpointError(f"{model[:100]!r} is no usable path: {reason}") from None
     if not _HUB_ID.fullmatch(model) or ".." in model:
         raise CheckpointError(
             f"no model {model[:100]!r}: no such file or folder, and not a hub id of the form "

@@ -92,8 +92,8 @@ def parse_hf_config(config: Mapping[str, Any], *, where: str = "config.json") ->
             it.
     """
     architecture, family = _find_family(Fields(config, where))
-    given = {name: value for name, value in config.items() if value is not None}
-    fields = Fields({**family.defaults, **given}, where)
+    # A null overrides the default, as in transformers: "sliding_window": null means no window.
+    fields = Fields({**family.defaults, **config}, where)
     _refuse_quantised(fields)
     base = _parse_common(fields, architecture, family)
     model = replace(base, **family.refine(fields, base))

@@ -81,20 +81,22 @@ def parse_rope(
             f"supported: {', '.join(ROPE_KINDS)}"
         )
     partial = section.number(
-        "partial_rotary_factor", fields.number("partial_rotary_factor", 1.0), high=1.0
+        "partial_rotary_factor", fields.number("partial_rotary_factor", 1.0, high=1.0), high=1.0
     )
     rotary_dim = int(head_dim * partial)
     if rotary_dim < 2 or rotary_dim % 2:
         raise section.error("partial_rotary_factor", f"a share of head_dim {head_dim} that is even")
-    original = section.integer(
-        "original_max_position_embeddings",
-        fields.integer("original_max_position_embeddings", max_positions),
-    )
+    if kind == "dynamic" and rotary_dim == 2:
+        raise section.error("partial_rotary_factor", "such that dynamic rope turns over 2 elements")
+    original = _original_positions(fields, section, kind, max_positions)
+    theta = section.positive("rope_theta", theta)
+    if theta <= 1:
+        raise section.error("rope_theta", f"above 1, got {theta:g}")
     factor = _factor(section, kind, max_positions / original)
     low, high = _llama3_range(section, kind)
     is_longrope = kind == "longrope"
     return RopeConfig(
-        theta=section.positive("rope_theta", theta),
+        theta=theta,
         rotary_dim=rotary_dim,
         kind=kind,
         factor=factor,
@@ -109,6 +111,15 @@ def parse_rope(
         short_factor=section.positives("short_factor", rotary_dim // 2) if is_longrope else (),
         long_factor=section.positives("long_factor", rotary_dim // 2) if is_longrope else (),
     )
+
+
+def _original_positions(fields: Fields, section: Fields, kind: str, max_positions: int) -> int:
+    """Positions seen in training. Some families keep them beside the section."""
+    name = "original_max_position_embeddings"
+    original = section.integer(name, fields.integer(name, max_positions))
+    if original == 1 and kind in ("yarn", "longrope"):
+        raise section.error(name, "above 1")  # its logarithm divides
+    return original
 
 
 def _factor(section: Fields, kind: str, stretched: float) -> float:

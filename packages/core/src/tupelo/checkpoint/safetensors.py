@@ -7,12 +7,17 @@ import struct
 from pathlib import Path
 from typing import Any, Final
 
-from tupelo.checkpoint.fields import Fields, parse_json_object, read_json, shown
+from tupelo.checkpoint.fields import (
+    MAX_JSON_BYTES,
+    Fields,
+    parse_json_object,
+    read_json,
+    shown,
+)
 from tupelo.checkpoint.tensors import NUMPY_TYPES, TensorInfo, checked_elements
 from tupelo.errors import CheckpointError, UnsupportedModel
 
 INDEX_NAME: Final = "model.safetensors.index.json"
-MAX_HEADER_BYTES: Final = 100_000_000  # the limit of the format's reference implementation
 _DTYPES: Final = {
     "F64": "float64",
     "F32": "float32",
@@ -47,7 +52,7 @@ def read_safetensors_header(path: Path) -> dict[str, TensorInfo]:
             if len(prefix) < 8:
                 raise CheckpointError(f"{path} is truncated: {size} bytes are no safetensors file")
             (length,) = struct.unpack("<Q", prefix)
-            if length > MAX_HEADER_BYTES or 8 + length > size:
+            if length > MAX_JSON_BYTES or 8 + length > size:
                 raise CheckpointError(
                     f"{path} claims a header of {length} bytes in a file of {size}: "
                     "it is truncated or no safetensors file"
