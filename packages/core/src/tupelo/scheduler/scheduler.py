@@ -193,6 +193,7 @@ class Scheduler:
             entry = self.slots.entries[slot]
             if entry is not None and entry.lease is not None and not entry.lease.lost:
                 broken.append(entry)
+                entry.num_computed = min(entry.num_computed, start)
                 lost = self.cache.withdraw(entry.lease, start)
                 broken += [e for e in self.slots.running() if e.lease in lost]
         ended = [Ended(entry, FinishReason.ERROR) for entry in dict.fromkeys(broken)]
