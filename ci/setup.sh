@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Makes the virtual environment $TUPELO_VENV (default: .venv in the workspace) with the three CPU
 # packages installed editable; with the argument "dev", the tools of ci/requirements-dev.txt too.
-# Running it again only checks. The user's own pip settings (index, proxy, certificates) apply.
+# Running it again does nothing until what is to be installed changes. The user's own pip settings
+# (index, proxy, certificates) apply.
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 venv=${TUPELO_VENV:-$root/.venv}
@@ -29,8 +30,20 @@ if [ ! -x "$venv/bin/python" ]; then
 fi
 packages=(-e "$root/packages/core" -e "$root/packages/backend-cpu" -e "$root/packages/server")
 [ "${1:-}" = dev ] && packages+=(-r "$root/ci/requirements-dev.txt")
-echo "setup: installing packages"
+# What is installed follows from these files; the stamp says that it already was.
+wanted=$(cat "$root"/packages/*/pyproject.toml "$root"/ci/*.txt "${BASH_SOURCE[0]}" | cksum)
+stamp=$venv/.tupelo-setup-${1:-use}
+[ -f "$stamp" ] && [ "$(cat "$stamp")" = "$wanted" ] && exit 0
+
+quiet=(--quiet --quiet)
+[ -t 1 ] && quiet=() # people see pip's progress, logs do not
+install() {
+    "$venv/bin/python" -m pip install "${quiet[@]}" -c "$root/ci/constraints-cpu.txt" "$@"
+}
 # torch comes first and alone: its build for CPUs is then settled before anything else asks for it.
-"$venv/bin/python" -m pip install --quiet -c "$root/ci/constraints-cpu.txt" torch
-"$venv/bin/python" -m pip install --quiet -c "$root/ci/constraints-cpu.txt" "${packages[@]}"
+echo "setup: installing torch"
+install torch
+echo "setup: installing Tupelo's packages and what they need"
+install "${packages[@]}"
 "$venv/bin/python" -m pip check
+echo "$wanted" >"$stamp"
