@@ -1,12 +1,25 @@
-"""Tupelo's backend for CPUs: torch, and vector kernels where a compiler is at hand."""
+"""Tupelo's backend for CPUs: torch, and vector kernels where a compiler is at hand.
+
+Importing this module builds nothing; asking for the backend may build the kernels, once a machine.
+"""
+
+from functools import partial
+from importlib.metadata import version
+
+import torch
 
 from tupelo.backend import Backend, Capabilities, Unavailable
+from tupelo_cpu.attention import NativeAttention, TorchAttention
+from tupelo_cpu.kernels import native_kernels
+from tupelo_cpu.native.library import native_library
 
 __all__ = ["backend"]
 
 
 def backend() -> Backend | Unavailable:
     """The backend of this machine's CPU; always usable."""
+    library, note = native_library()
+    attention = TorchAttention if library is None else partial(NativeAttention, library)
     return Backend(
         name="cpu",
         device="cpu",
@@ -15,7 +28,13 @@ def backend() -> Backend | Unavailable:
             dtypes=("float32", "bfloat16", "float16"),
             same_step_sharing=True,
             plan_needs_host_lens=True,
+            batch_invariant=library is not None,
+            memory_fraction=0.5,
             max_world_size=8,
             collective_library="gloo",
         ),
+        kernels=native_kernels(library) if library is not None else (),
+        attention=attention,
+        versions={"tupelo-backend-cpu": version("tupelo-backend-cpu"), "torch": torch.__version__},
+        notes=(note, f"{torch.get_num_threads()} threads"),
     )

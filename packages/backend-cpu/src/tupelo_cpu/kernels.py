@@ -1,0 +1,36 @@
+"""The native kernels as records of the contract."""
+
+from tupelo.backend import Kernel, Tier
+from tupelo_cpu.elementwise import ElementwiseOps, supports
+from tupelo_cpu.linear import LinearOps
+from tupelo_cpu.native.library import NativeLibrary
+
+
+def native_kernels(library: NativeLibrary) -> tuple[Kernel, ...]:
+    """Every op that the library serves, in float32; other types fall to the reference."""
+    plain, linear = ElementwiseOps(library), LinearOps(library)
+    functions = (
+        plain.rms_norm,
+        plain.add_rms_norm,
+        plain.silu_mul,
+        plain.gelu_mul,
+        plain.norm_rope_qkv,
+    )
+    packed = (linear.linear, linear.gated_mlp, linear.add_norm_linear)
+    pack = linear.pack
+    return tuple(
+        Kernel(
+            op=fn.__name__, name=f"native_{fn.__name__}", fn=fn, tier=Tier.VENDOR, supports=supports
+        )
+        for fn in functions
+    ) + tuple(
+        Kernel(
+            op=fn.__name__,
+            name=f"native_{fn.__name__}",
+            fn=fn,
+            tier=Tier.VENDOR,
+            supports=supports,
+            pack=pack,
+        )
+        for fn in packed
+    )
