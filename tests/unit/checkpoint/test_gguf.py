@@ -144,7 +144,9 @@ BROKEN = {
     + array_key(8, 2)
     + struct.pack("<Q", 2**64 - 1)
     + b"\0" * 64,
-    "nested-deep": head(num_keys=1) + array_key(9, 1) + struct.pack("<IQ", 9, 1) * 1000,
+    "nested": head(num_keys=1) + array_key(9, 1) + struct.pack("<IQB", 0, 1, 1),
+    "keys-missing": head(num_keys=9) + text("k") + struct.pack("<IB", 0, 9),
+    "tensors-missing": padded(head(9) + tensor(), 64),
     "twice": head(num_keys=2) + (text("k") + struct.pack("<IB", 0, 1)) * 2,
     "alignment-odd": head(num_keys=1) + text("general.alignment") + struct.pack("<II", 4, 33),
     "alignment-zero": head(num_keys=1) + text("general.alignment") + struct.pack("<II", 4, 0),

