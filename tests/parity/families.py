@@ -1,0 +1,113 @@
+"""Tiny random checkpoints of every family, made with transformers.
+
+Weights are drawn so that activations have the size of a trained model's: with transformers' own
+initialisation logits would be near 0, and almost any error within the tolerance.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from transformers import PreTrainedModel
+
+VOCAB_SIZE = 256
+_TINY: dict[str, Any] = {
+    "vocab_size": VOCAB_SIZE,
+    "hidden_size": 64,
+    "intermediate_size": 96,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 256,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+    "pad_token_id": 0,
+}
+
+
+def _rope(kind: str, **more: Any) -> dict[str, Any]:
+    return {"rope_parameters": {"rope_type": kind, "rope_theta": 10000.0, **more}}
+
+
+@dataclass(frozen=True)
+class Family:
+    """One checkpoint.
+
+    Attributes:
+        id: readable name.
+        architecture: transformers' class, and the name in our registry.
+        fields: of its configuration, beyond the tiny sizes.
+    """
+
+    id: str
+    architecture: str
+    fields: dict[str, Any]
+
+    def reference(self) -> PreTrainedModel:
+        """The seeded model in float32."""
+        model_class = getattr(transformers, self.architecture)
+        config = model_class.config_class(**{**_TINY, **self.fields})
+        config._attn_implementation = "eager"
+        model = model_class(config).eval()
+        _randomise(model)
+        return model
+
+    def save(self, folder: Path) -> PreTrainedModel:
+        """Write the checkpoint into ``folder``, and return the model that it is of."""
+        model = self.reference()
+        model.save_pretrained(folder)
+        return model
+
+
+def _randomise(model: PreTrainedModel) -> None:
+    generator = torch.Generator().manual_seed(7)
+    gemma = type(model).__name__.startswith("Gemma")
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            noise = torch.randn(parameter.shape, generator=generator)
+            if parameter.ndim == 2:
+                parameter.copy_(noise * 1.5 * parameter.shape[1] ** -0.5)
+            elif name.endswith("norm.weight"):
+                parameter.copy_(noise * 0.3 + (0.0 if gemma else 1.0))
+            else:
+                parameter.copy_(noise * 0.3)
+
+
+_LLAMA3 = {
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 64,
+}
+_GEMMA = {"head_dim": 32, "query_pre_attn_scalar": 24, "sliding_window": 20}
+_MIXED = ["sliding_attention", "sliding_attention", "full_attention", "sliding_attention"]
+
+FAMILIES = [
+    Family("llama", "LlamaForCausalLM", {}),
+    Family("llama-tied-llama3", "LlamaForCausalLM", {
+        "tie_word_embeddings": True, **_rope("llama3", **_LLAMA3),
+    }),
+    Family("llama-biases", "LlamaForCausalLM", {"attention_bias": True, "mlp_bias": True}),
+    Family("llama-one-kv-head-yarn", "LlamaForCausalLM", {
+        "num_key_value_heads": 1, "head_dim": 24,
+        **_rope("yarn", factor=4.0, original_max_position_embeddings=64),
+    }),
+    Family("mistral-full", "MistralForCausalLM", {"sliding_window": None}),
+    Family("mistral-windowed", "MistralForCausalLM", {"sliding_window": 20}),
+    Family("qwen2", "Qwen2ForCausalLM", {"num_key_value_heads": 4}),
+    Family("qwen2-upper-layers-windowed", "Qwen2ForCausalLM", {
+        "use_sliding_window": True, "sliding_window": 20, "max_window_layers": 1,
+        "tie_word_embeddings": True,
+    }),
+    Family("qwen3", "Qwen3ForCausalLM", {"head_dim": 32}),
+    Family("gemma3", "Gemma3ForCausalLM", {
+        **_GEMMA, "num_hidden_layers": 4, "layer_types": _MIXED,
+    }),
+    Family("gemma3-capped", "Gemma3ForCausalLM", {
+        **_GEMMA, "num_hidden_layers": 2, "sliding_window_pattern": 2,
+        "final_logit_softcapping": 3.0,
+    }),
+]  # fmt: skip
+"""Every architecture of the registry, and within it whatever our code tells apart."""

@@ -1,0 +1,123 @@
+"""Every family against transformers: logits of every position, and greedy tokens.
+
+A row's logits are compared where they were computed: in whole prompts, in chunks, in decoding, in
+batches of mixed lengths, over pages of 1 and 16 tokens, within and beyond the windows.
+"""
+
+import random
+from pathlib import Path
+
+import pytest
+import torch
+from tests.parity.families import FAMILIES, VOCAB_SIZE, Family
+from tests.parity.harness import Driver, Row
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from tupelo.checkpoint import Checkpoint, open_checkpoint
+from tupelo.models import MODELS, Model, build_model
+from tupelo.weights import load_weights
+
+TOLERANCE = 1e-4
+"""Logits of size 1 to 10 after 4 layers of float32 in another order of summation."""
+
+NEW_TOKENS = 16
+MAX_LENGTH = 128
+WINDOW = 20
+LENGTHS = (70, 1, 19, 33)
+"""Prompts: well beyond the window, a single token, one short of the window, over two pages."""
+
+
+@pytest.fixture(scope="module", params=FAMILIES, ids=lambda family: family.id)
+def family(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[PreTrainedModel, Checkpoint]:
+    """The reference and its checkpoint on disk."""
+    chosen: Family = request.param
+    folder = tmp_path_factory.mktemp(chosen.id)
+    return chosen.save(folder), open_checkpoint(folder)
+
+
+def _prompts() -> list[list[int]]:
+    draw = random.Random(3)
+    return [[draw.randrange(3, VOCAB_SIZE) for _ in range(n)] for n in LENGTHS]
+
+
+def _load(checkpoint: Checkpoint, dtype: str = "float32") -> Model:
+    model = build_model(checkpoint.config, dtype=dtype, max_length=MAX_LENGTH)
+    load_weights(model, checkpoint, device="cpu", progress=False)
+    return model
+
+
+@torch.inference_mode()
+def _expected(reference: PreTrainedModel, row: Row) -> Tensor:
+    """Logits of every position that the row computed, from one dense pass."""
+    logits: Tensor = reference(torch.tensor([row.ids[:-1]])).logits
+    return logits[0].float()
+
+
+@pytest.mark.parametrize("page_size", [1, 16], ids=lambda n: f"page{n}")
+@pytest.mark.parametrize("chunk", [3, 16, 0], ids=lambda n: f"chunk{n or 'whole'}")
+def test_logits_and_greedy_tokens(
+    family: tuple[PreTrainedModel, Checkpoint], chunk: int, page_size: int
+) -> None:
+    reference, checkpoint = family
+    driver = Driver(_load(checkpoint), page_size=page_size, max_length=MAX_LENGTH)
+    rows = driver.generate(_prompts(), new_tokens=NEW_TOKENS, chunk=chunk)
+    for row in rows:
+        expected = _expected(reference, row)
+        assert expected.std() > 0.3, "logits too small for the tolerance to mean anything"
+        torch.testing.assert_close(torch.cat(row.logits), expected, atol=TOLERANCE, rtol=0)
+        assert row.generated == expected[row.num_prompt - 1 :].argmax(-1).tolist()
+
+
+def test_bfloat16_is_as_close_as_transformers_is(
+    family: tuple[PreTrainedModel, Checkpoint],
+) -> None:
+    """Both round to 8 bits after every op; neither may be much further from float32.
+
+    The root mean square over all positions and the vocabulary is compared, where rounding errors
+    average out: the factor leaves room for the places that round once more or less.
+    """
+    reference, checkpoint = family
+    driver = Driver(_load(checkpoint, "bfloat16"), page_size=16, max_length=MAX_LENGTH)
+    rows = driver.generate(_prompts(), new_tokens=NEW_TOKENS)
+    exact = torch.cat([_expected(reference, row) for row in rows])
+    ours = torch.cat([logits for row in rows for logits in row.logits])
+    rounded = reference.__class__.from_pretrained(
+        checkpoint.path, dtype=torch.bfloat16, attn_implementation="eager"
+    ).eval()
+    theirs = torch.cat([_expected(rounded, row) for row in rows])
+    assert _rms(ours - exact) < 1.25 * _rms(theirs - exact)
+
+
+def _rms(x: Tensor) -> float:
+    return float(x.pow(2).mean().sqrt())
+
+
+def test_every_registered_architecture_has_a_case() -> None:
+    assert {family.architecture for family in FAMILIES} == set(MODELS)
+
+
+@pytest.mark.parametrize(
+    ("family_id", "windows", "layers"),
+    [
+        ("llama", [None], [(0, 1, 2)]),
+        ("mistral-windowed", [WINDOW], [(0, 1, 2)]),
+        ("gemma3", [None, WINDOW], [(2,), (0, 1, 3)]),
+    ],
+)
+def test_page_groups(
+    family_id: str, windows: list[int | None], layers: list[tuple[int, ...]], tmp_path: Path
+) -> None:
+    chosen = next(f for f in FAMILIES if f.id == family_id)
+    chosen.save(tmp_path)
+    config = open_checkpoint(tmp_path).config
+    model = build_model(config, kv_dtype="bfloat16", max_length=MAX_LENGTH)
+    assert [spec.window for spec in model.kv_specs] == windows
+    assert [spec.layers for spec in model.kv_specs] == layers
+    assert [spec.group for spec in model.kv_specs] == list(range(len(windows)))
+    assert {spec.dtype for spec in model.kv_specs} == {"bfloat16"}
+    assert {(spec.group, spec.window) for spec in model.attention_specs} == set(enumerate(windows))
+    # A window that hides nothing is none.
+    assert [s.window for s in build_model(config, max_length=WINDOW).kv_specs] == [None]
