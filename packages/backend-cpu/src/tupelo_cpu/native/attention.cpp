@@ -84,54 +84,54 @@ void write_tokens(const AttentionCall& c, const float* k, const float* v, float*
   }
 }
 
-// Offsets in the caches of tokens [begin, begin + n) of one row.
-void token_offsets(const AttentionCall& c, const Task& task, int64_t begin, int64_t n, int64_t* offsets) {
+// Offsets in the caches of one block's tokens, as far as a task sees them; further entries repeat the last.
+struct Located {
+  int64_t n, offsets[BLOCK];
+};
+
+void locate(const AttentionCall& c, const Task& task, int64_t block, Located* to) {
+  int64_t begin = block * BLOCK, n = std::clamp<int64_t>(first_position(c, task.row) + task.end - begin, 0, BLOCK);
   const int32_t* table = c.page_tables + c.slots[task.row] * c.max_pages;
-  int64_t page = begin / c.page_size, in_page = begin % c.page_size, head = task.kv_head * c.head_stride;
-  for (int64_t i = 0; i < n; i++) {
-    offsets[i] = table[page] * c.page_stride + in_page * c.token_stride + head;
-    if (++in_page == c.page_size) in_page = 0, page++;
+  int64_t page = begin / c.page_size, in_page = begin % c.page_size, i = 0;
+  to->n = n;
+  while (i < n) {
+    int64_t at = table[page++] * c.page_stride + in_page * c.token_stride + task.kv_head * c.head_stride;
+    for (int64_t end = std::min(n, i + c.page_size - in_page); i < end; i++, at += c.token_stride) to->offsets[i] = at;
+    in_page = 0;
   }
+  for (; n > 0 && i < BLOCK; i++) to->offsets[i] = to->offsets[i - 1];
 }
 
-// K of n tokens -> panels of NR tokens: panel, then head_dim, then token. Columns past n are zeros.
-void pack_keys(const float* cache, const int64_t* offsets, int64_t n, int64_t d, float* out) {
-  static const float zeros[VL] = {};
-  for (int64_t t0 = 0; t0 < n; t0 += VL) {
+// K of n tokens -> panels of NR tokens: panel, then head_dim, then token. Columns past n, up to a whole
+// panel, repeat the last token; their scores are masked. Pages lie anywhere, so no hardware prefetcher
+// follows them: V is fetched meanwhile.
+void pack_keys(const float* cache, const float* v_cache, const Located& tokens, int64_t d, float* out) {
+  for (int64_t t0 = 0; t0 < (tokens.n + NR - 1) / NR * NR; t0 += VL) {
     float* panel = out + t0 / NR * NR * d + t0 % NR;
     const float* rows[VL];
-    bool real[VL];
     for (int i = 0; i < VL; i++) {
-      real[i] = t0 + i < n;
-      rows[i] = real[i] ? cache + offsets[t0 + i] : zeros;
+      rows[i] = cache + tokens.offsets[t0 + i];
+      for (int64_t j = 0; j < d; j += 16) __builtin_prefetch(v_cache + tokens.offsets[t0 + i] + j);
     }
     int64_t j = 0;
     for (; j + VL <= d; j += VL) {
       vf v[VL];
-      for (int i = 0; i < VL; i++) v[i] = load(rows[i] + (real[i] ? j : 0));
+#pragma GCC unroll 16
+      for (int i = 0; i < VL; i++) v[i] = load(rows[i] + j);
       transpose(v);
+#pragma GCC unroll 16
       for (int i = 0; i < VL; i++) store(panel + (j + i) * NR, v[i]);
     }
     for (; j < d; j++)
-      for (int i = 0; i < VL; i++) panel[j * NR + i] = real[i] ? rows[i][j] : 0.0f;
+      for (int i = 0; i < VL; i++) panel[j * NR + i] = rows[i][j];
   }
-  for (int64_t t0 = (n + VL - 1) / VL * VL; t0 % NR != 0; t0 += VL)  // the rest of the last panel
-    for (int64_t j = 0; j < d; j++) store(out + t0 / NR * NR * d + t0 % NR + j * NR, vf{});
 }
 
-// V of n tokens -> panels of NR columns of head_dim: panel, then token, then column; padded with zeros.
-void pack_values(const float* cache, const int64_t* offsets, int64_t n, int64_t d, float* out) {
-  for (int64_t column = 0; column < d; column += NR) {
-    float* panel = out + column * BLOCK;
-    int64_t columns = std::min<int64_t>(NR, d - column);
-    for (int64_t t = 0; t < n; t++, panel += NR) {
-      const float* from = cache + offsets[t] + column;
-      if (columns == NR) {
-        for (int j = 0; j < NV; j++) store(panel + j * VL, load(from + j * VL));
-      } else {
-        for (int64_t j = 0; j < NR; j++) panel[j] = j < columns ? from[j] : 0.0f;
-      }
-    }
+// For a head_dim that is no whole number of panels: V of n tokens, padded with zeros.
+void pad_values(const float* cache, const Located& tokens, int64_t d, int64_t dp, float* out) {
+  for (int64_t t = 0; t < tokens.n; t++) {
+    std::memcpy(out + t * dp, cache + tokens.offsets[t], d * sizeof(float));
+    std::memset(out + t * dp + d, 0, (dp - d) * sizeof(float));
   }
 }
 
@@ -204,22 +204,34 @@ struct Tile {
   int64_t high(int64_t row) const { return position + row / group + 1; }
 };
 
-// All of the tile's rows against one packed block; partial results for rows [r0, r1) go to the workspace.
-void attend_rows(const AttentionCall& c, const Tile& tile, const Workspace& w, int64_t block_begin, int64_t r0,
+// One block of K/V, made ready: K in panels, V as rows at offsets; `next` is the block after it.
+struct Block {
+  int64_t begin;
+  const float *v, *next;
+  const int64_t *offsets, *next_offsets;
+  int64_t next_width;
+};
+
+// Rows [r0, r1) of the tile against one block; partial results go to the workspace.
+void attend_rows(const AttentionCall& c, const Tile& tile, const Workspace& w, const Block& block, int64_t r0,
                  int64_t r1) {
   int64_t d = c.head_dim, dp = padded_dim(c), rows = r1 - r0;
-  int64_t tokens = std::min(BLOCK, tile.high(r1 - 1) - block_begin), panels = (tokens + NR - 1) / NR;
+  int64_t tokens = std::min(BLOCK, tile.high(r1 - 1) - block.begin), panels = (tokens + NR - 1) / NR;
   float* scores = w.scores + r0 * BLOCK;
   for (int64_t p = 0; p < panels; p++)
-    multiply_panel(rows, w.q + r0 * d, d, w.k + p * NR * d, d, nullptr, 0, scores + p * NR, BLOCK);
+    multiply_panel(rows, w.q + r0 * d, d, PackedRows{w.k + p * NR * d}, d, nullptr, 0, scores + p * NR, BLOCK);
   for (int64_t r = r0; r < r1; r++)
-    softmax_row(w.scores + r * BLOCK, panels * NR, block_begin, tile.low(r, c.window), tile.high(r), c.scale,
+    softmax_row(w.scores + r * BLOCK, panels * NR, block.begin, tile.low(r, c.window), tile.high(r), c.scale,
                 c.soft_cap, w.stats + r * 4, w.stats + r * 4 + 1);
-  for (int64_t column = 0; column < dp; column += NR)
-    multiply_panel(rows, scores, BLOCK, w.v + column * BLOCK, tokens, nullptr, 0, w.partial + r0 * dp + column, dp);
+  for (int64_t column = 0; column < dp; column += NR) {
+    GatheredRows v = {block.v + column, block.offsets, block.next, block.next_offsets,
+                      column == 0 && r0 == 0 ? block.next_width : 0};
+    multiply_panel(rows, scores, BLOCK, v, tokens, nullptr, 0, w.partial + r0 * dp + column, dp);
+  }
 }
 
-void run_task(const AttentionCall& c, const Tensors& t, const Task& task, float* partials) {
+// `following` is the task that this thread does next, if known: its first block is fetched ahead.
+void run_task(const AttentionCall& c, const Tensors& t, const Task& task, const Task* following, float* partials) {
   int64_t d = c.head_dim, dp = padded_dim(c), group = group_size(c), first_token = c.cu_seqlens_q[task.row];
   Tile tile = {(task.end - task.begin) * group, group, first_position(c, task.row) + task.begin};
   Workspace w = workspace(c, tile.rows);
@@ -230,12 +242,25 @@ void run_task(const AttentionCall& c, const Tensors& t, const Task& task, float*
     w.stats[r * 4 + 3] = 0;
   }
   std::fill(w.folded, w.folded + tile.rows * dp, 0.0f);
-  int64_t offsets[BLOCK], end = tile.high(tile.rows - 1);
-  for (int64_t block = task.first_block; block < task.last_block; block++) {
-    int64_t begin = block * BLOCK, n = std::min(BLOCK, end - begin);
-    token_offsets(c, task, begin, n, offsets);
-    pack_keys(t.k_cache, offsets, n, d, w.k);
-    pack_values(t.v_cache, offsets, n, d, w.v);
+  int64_t padded_offsets[BLOCK];
+  for (int64_t i = 0; i < BLOCK; i++) padded_offsets[i] = i * dp;
+  Located located[2];
+  locate(c, task, task.first_block, &located[0]);
+  for (int64_t index = task.first_block; index < task.last_block; index++) {
+    const Located& tokens = located[(index - task.first_block) % 2];
+    Located& next = located[(index - task.first_block + 1) % 2];
+    next.n = 0;
+    if (index + 1 < task.last_block)
+      locate(c, task, index + 1, &next);
+    else if (following != nullptr)
+      locate(c, *following, following->first_block, &next);
+    int64_t begin = index * BLOCK, n = tokens.n;
+    Block block = {begin, t.v_cache, t.k_cache, tokens.offsets, next.offsets, next.n > 0 ? d : 0};
+    pack_keys(t.k_cache, t.v_cache, tokens, d, w.k);
+    if (d != dp) {
+      pad_values(t.v_cache, tokens, d, dp, w.v);
+      block.v = w.v, block.offsets = padded_offsets;
+    }
     int64_t parts = (tile.rows + MR - 1) / MR;
     for (int64_t i = 0; i < parts; i++) {
       int64_t r0 = tile.rows * i / parts, r1 = tile.rows * (i + 1) / parts;
@@ -244,12 +269,12 @@ void run_task(const AttentionCall& c, const Tensors& t, const Task& task, float*
         if (task.partial >= 0) std::fill(w.partial + r0 * dp, w.partial + r1 * dp, 0.0f);
         continue;
       }
-      attend_rows(c, tile, w, begin, r0, r1);
+      attend_rows(c, tile, w, block, r0, r1);
     }
     for (int64_t r = 0; r < tile.rows; r++) {
       float *s = w.stats + r * 4, *o = w.partial + r * dp;
       if (task.partial >= 0) {
-        float* to = partials + task.partial + ((block - task.first_block) * tile.rows + r) * (dp + NR);
+        float* to = partials + task.partial + ((index - task.first_block) * tile.rows + r) * (dp + NR);
         std::memcpy(to, o, dp * sizeof(float));
         to[dp] = s[0], to[dp + 1] = s[1];
       } else if (s[0] != MINUS_INFINITY) {
@@ -346,12 +371,15 @@ extern "C" void tupelo_paged_attention(const AttentionCall* call, const float* q
   float* partials = list.partial_floats > 0 ? scratch.get(static_cast<size_t>(list.partial_floats)) : nullptr;
   Tensors t = {q, k_cache, v_cache, sinks, out};
   Counter tasks, splits;
+  int64_t count = static_cast<int64_t>(list.tasks.size()), share = std::clamp<int64_t>(count / (8 * threads), 1, 16);
   parallel(threads, [&](int thread, int num) {
     write_tokens(c, k, v, k_cache, v_cache, c.num_tokens * thread / num, c.num_tokens * (thread + 1) / num);
     barrier(num);
     int64_t i, computed = c.num_rows > 0 ? c.cu_seqlens_q[c.num_rows] : 0, width = c.num_heads * c.head_dim;
     if (thread == 0) std::fill(out + computed * width, out + c.num_tokens * width, 0.0f);  // padding
-    while ((i = tasks.take()) < static_cast<int64_t>(list.tasks.size())) run_task(c, t, list.tasks[i], partials);
+    while ((i = tasks.take() * share) < count)
+      for (int64_t end = std::min(count, i + share); i < end; i++)
+        run_task(c, t, list.tasks[i], i + 1 < end ? &list.tasks[i + 1] : nullptr, partials);
     if (list.splits.empty()) return;
     barrier(num);
     while ((i = splits.take()) < static_cast<int64_t>(list.splits.size())) fold_split(c, t, list.splits[i], partials);

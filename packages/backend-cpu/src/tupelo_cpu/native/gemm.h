@@ -17,22 +17,48 @@ constexpr int MR = 12;  // rows in registers: MR * NV accumulators of 32 vector 
 constexpr int MR = 6;  // of 16
 #endif
 
-// c[i][0..NR) = init[i][0..NR) + sum over k of a[i][k] * b[k][0..NR), for ROWS rows.
+// Where the rows of B lie: in a packed panel ...
+struct PackedRows {
+  const float* b;
+  const float* row(int64_t p) const { return b + p * NR; }
+  template <int ROWS>
+  INLINE void prefetch(int64_t p) const {
+    // With few rows the panel comes straight from memory, too fast for the hardware's own prefetching.
+    if constexpr (ROWS <= 4)
+      for (int j = 0; j < NR; j += 16) __builtin_prefetch(b + (p + 16) * NR + j);
+  }
+};
+
+// ... or at offsets in a larger store; meanwhile the rows that are needed next are fetched.
+struct GatheredRows {
+  const float* b;
+  const int64_t* offsets;
+  const float* next;
+  const int64_t* next_offsets;
+  int64_t next_width;
+  const float* row(int64_t p) const { return b + offsets[p]; }
+  template <int ROWS>
+  INLINE void prefetch(int64_t p) const {
+    for (int64_t j = 0; j < next_width; j += 16) __builtin_prefetch(next + next_offsets[p] + j);
+  }
+};
+
+// c[i][0..NR) = init[i][0..NR) + sum over k of a[i][k] * b.row(k)[0..NR), for ROWS rows.
 // init may be null (zeros), have stride 0 (a bias) or be c itself (the next stretch of k).
-template <int ROWS>
-static __attribute__((noinline)) void micro_kernel(const float* a, int64_t lda, const float* b, int64_t k,
-                                                   const float* init, int64_t ldi, float* c, int64_t ldc) {
+template <int ROWS, class B>
+static __attribute__((noinline)) void micro_kernel(const float* a, int64_t lda, B b, int64_t k, const float* init,
+                                                   int64_t ldi, float* c, int64_t ldc) {
   vf acc[ROWS][NV];
 #pragma GCC unroll 16
   for (int i = 0; i < ROWS; i++)
 #pragma GCC unroll 4
     for (int j = 0; j < NV; j++) acc[i][j] = init != nullptr ? load(init + i * ldi + j * VL) : vf{};
-  for (int64_t p = 0; p < k; p++, b += NR) {
+  for (int64_t p = 0; p < k; p++) {
+    const float* row = b.row(p);
+    b.template prefetch<ROWS>(p);
     vf bv[NV];
-    if constexpr (ROWS <= 4) __builtin_prefetch(b + 16 * NR);
-    if constexpr (ROWS <= 4 && VL == 16) __builtin_prefetch(b + 16 * NR + VL);
 #pragma GCC unroll 4
-    for (int j = 0; j < NV; j++) bv[j] = load(b + j * VL);
+    for (int j = 0; j < NV; j++) bv[j] = load(row + j * VL);
 #pragma GCC unroll 16
     for (int i = 0; i < ROWS; i++) {
       vf x = splat(a[i * lda + p]);
@@ -46,21 +72,23 @@ static __attribute__((noinline)) void micro_kernel(const float* a, int64_t lda, 
     for (int j = 0; j < NV; j++) store(c + i * ldc + j * VL, acc[i][j]);
 }
 
-typedef void (*MicroKernel)(const float*, int64_t, const float*, int64_t, const float*, int64_t, float*, int64_t);
+template <class B>
+using MicroKernel = void (*)(const float*, int64_t, B, int64_t, const float*, int64_t, float*, int64_t);
 
-template <int... R>
-static INLINE MicroKernel pick_kernel(int64_t rows, std::integer_sequence<int, R...>) {
-  static const MicroKernel kernels[] = {micro_kernel<R + 1>...};
+template <class B, int... R>
+static INLINE MicroKernel<B> pick_kernel(int64_t rows, std::integer_sequence<int, R...>) {
+  static const MicroKernel<B> kernels[] = {micro_kernel<R + 1, B>...};
   return kernels[rows - 1];
 }
 
 // The same for any number of rows: blocks of nearly equal height, at most MR.
-static inline void multiply_panel(int64_t rows, const float* a, int64_t lda, const float* b, int64_t k,
-                                  const float* init, int64_t ldi, float* c, int64_t ldc) {
+template <class B>
+static inline void multiply_panel(int64_t rows, const float* a, int64_t lda, B b, int64_t k, const float* init,
+                                  int64_t ldi, float* c, int64_t ldc) {
   int64_t blocks = (rows + MR - 1) / MR;
   for (int64_t i = 0; i < blocks; i++) {
     int64_t r0 = rows * i / blocks, r1 = rows * (i + 1) / blocks;
-    pick_kernel(r1 - r0, std::make_integer_sequence<int, MR>{})(
+    pick_kernel<B>(r1 - r0, std::make_integer_sequence<int, MR>{})(
         a + r0 * lda, lda, b, k, init != nullptr ? init + r0 * ldi : nullptr, ldi, c + r0 * ldc, ldc);
   }
 }

@@ -33,10 +33,10 @@ struct Tiling {
 // that the part of the panel that all rows read stays in cache.
 void multiply_panel_k(const PackedWeight& w, int64_t panel, const float* x, int64_t rows, float* out, int64_t ldo) {
   const float* b = w.data + panel * w.k * NR;
-  multiply_panel(rows, x, w.k, b, std::min(K_STRETCH, w.k), w.bias != nullptr ? w.bias + panel * NR : nullptr, 0, out,
-                 ldo);
+  multiply_panel(rows, x, w.k, PackedRows{b}, std::min(K_STRETCH, w.k), w.bias != nullptr ? w.bias + panel * NR : nullptr, 0,
+                 out, ldo);
   for (int64_t k0 = K_STRETCH; k0 < w.k; k0 += K_STRETCH)
-    multiply_panel(rows, x + k0, w.k, b + k0 * NR, std::min(K_STRETCH, w.k - k0), out, ldo, out, ldo);
+    multiply_panel(rows, x + k0, w.k, PackedRows{b + k0 * NR}, std::min(K_STRETCH, w.k - k0), out, ldo, out, ldo);
 }
 
 // What becomes of one panel's product: columns [panel * NR, ...) of a plain result ...
