@@ -57,7 +57,6 @@ def _take_out(
         if len(given):
             position = start + int(given[0])
             _cut_below(core, _node_at(giver.node, position), position, gone, peers)
-    back = giver.node.end
     for index, _ in core.windows:
         given = np.flatnonzero(giver.given[index, start : giver.node.end]) + start
         for position in given.tolist():
@@ -66,8 +65,7 @@ def _take_out(
             assert node.pages[index, position - node.start] == page
             node.pages[index, position - node.start] = ABSENT
             gone[index][page] = True
-            back = min(back, position)
-    core.retreat(giver, back)  # So that publishing again fills the holes.
+    core.retreat(giver, start)  # What it holds beyond is neither computed nor, now, published.
 
 
 def _cut_below(
