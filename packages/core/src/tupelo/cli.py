@@ -67,15 +67,14 @@ def find_command(name: str) -> Command:
 
 
 def _run(command: Command, arguments: list[str]) -> int:
-    if command.parses_itself:
-        return command.run(Namespace(rest=arguments))
-    parser = ArgumentParser(prog=f"tupelo {command.name}", description=command.help)
-    command.configure(parser)
     try:
-        parsed = parser.parse_args(arguments)
+        if command.parses_itself:
+            return command.run(Namespace(rest=arguments))
+        parser = ArgumentParser(prog=f"tupelo {command.name}", description=command.help)
+        command.configure(parser)
+        return command.run(parser.parse_args(arguments))
     except SystemExit as stop:  # argparse has printed its message, or the help
         return stop.code if isinstance(stop.code, int) else 2
-    return command.run(parsed)
 
 
 def _overview() -> str:
