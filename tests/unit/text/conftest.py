@@ -6,12 +6,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
 from tupelo.text.gguf_facts import facts_from_gguf
 from tupelo.text.gguf_vocab import tokenizer_from_gguf
 from tupelo.text.templates import TemplateRenderer
 from tupelo.text.token_bytes import byte_of_char
 from tupelo.text.tokenizer import Tokenizer
+
+SEEDED = settings(deadline=None, derandomize=True)
+"""For hypothesis: the same examples in every run, and no clock."""
 
 MERGES = [
     "t h",

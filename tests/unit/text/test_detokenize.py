@@ -4,9 +4,10 @@ from collections.abc import Sequence
 
 import pytest
 import tokenizers
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from tests.unit.text.conftest import (
+    SEEDED,
     byte_level_metadata,
     sentencepiece_metadata,
     sentencepiece_models,
@@ -50,6 +51,7 @@ def stream(
     return [*deltas, detokenizer.flush()]
 
 
+@SEEDED
 @given(ids=ids_of(BYTE_LEVEL), cuts=CUTS, skip=st.booleans())
 def test_any_ids_byte_level(ids: list[int], cuts: list[int], skip: bool) -> None:
     expected = BYTE_LEVEL_BACKEND.decode(ids, skip_special_tokens=skip)
@@ -58,6 +60,7 @@ def test_any_ids_byte_level(ids: list[int], cuts: list[int], skip: bool) -> None
 
 
 @pytest.mark.parametrize("index", [0, 1], ids=["space-prefix", "no-prefix"])
+@SEEDED
 @given(data=st.data(), cuts=CUTS, skip=st.booleans())
 def test_any_ids_byte_fallback(
     index: int, data: st.DataObject, cuts: list[int], skip: bool
@@ -73,6 +76,7 @@ def test_any_ids_byte_fallback(
         assert whole == library
 
 
+@SEEDED
 @given(text=RANDOM_TEXT, cuts=CUTS)
 def test_any_text_comes_back(text: str, cuts: list[int]) -> None:
     for tokenizer in (BYTE_LEVEL, PREFIXED, UNPREFIXED):
@@ -85,6 +89,7 @@ def test_any_text_comes_back(text: str, cuts: list[int]) -> None:
             assert not any("\ufffd" in delta for delta in deltas)
 
 
+@SEEDED
 @given(before=RANDOM_TEXT, after=RANDOM_TEXT.filter(bool), data=st.data())
 def test_output_in_the_context_of_a_prompt(before: str, after: str, data: st.DataObject) -> None:
     """Wherever the ids are cut into prompt and output, the output's text is whole characters."""
@@ -160,7 +165,7 @@ def word_tokenizer(decoder: decoders.Decoder) -> Tokenizer:
     [decoders.WordPiece(cleanup=False), decoders.BPEDecoder("</w>")],
     ids=["word-piece", "word-end-marks"],
 )
-@settings(max_examples=50)
+@SEEDED
 @given(data=st.data(), cuts=CUTS, skip=st.booleans())
 def test_other_decoders(
     decoder: decoders.Decoder, data: st.DataObject, cuts: list[int], skip: bool

@@ -107,6 +107,20 @@ def test_sentencepiece_ids_are_sentencepieces(model: dict[str, Any]) -> None:
     assert tokenizer.eos_token_ids == (2,)
 
 
+def test_sentencepiece_merges_by_score_not_by_id() -> None:
+    """The same model with its vocabulary in another order gives the same pieces."""
+    model = sentencepiece_models()[0]
+    order = [0, 1, 2, *reversed(range(3, len(model["tokens"])))]
+    shuffled = {
+        key: [model[key][i] for i in order] if key in ("tokens", "scores", "types") else value
+        for key, value in model.items()
+    }
+    tokenizer = tokenizer_of(sentencepiece_metadata(shuffled))
+    for case in model["cases"]:
+        ids = tokenizer.encode(case["text"], add_special_tokens=False, parse_special=False)
+        assert [order[i] for i in ids] == case["ids"], case["text"]
+
+
 def test_user_defined_tokens_are_found_in_plain_text() -> None:
     model = sentencepiece_models()[1]
     metadata = sentencepiece_metadata(model)

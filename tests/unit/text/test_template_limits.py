@@ -27,7 +27,7 @@ ENDLESS = (
 @pytest.fixture(scope="module")
 def small() -> Iterator[TemplateRenderer]:
     """Tight limits; the time is still ample for a template that does no harm."""
-    renderer = TemplateRenderer(time_limit_s=1.0, max_output_bytes=1 << 20)
+    renderer = TemplateRenderer(time_limit_s=2.0, max_output_bytes=1 << 20)
     yield renderer
     renderer.close()
 
@@ -95,8 +95,8 @@ def test_helpers_that_nobody_needs_are_absent(small: TemplateRenderer, template:
 @pytest.mark.parametrize(
     ("template", "message"),
     [
-        (ENDLESS, "longer than 1 s"),
-        ("{{ 99 ** 99999999 }}", "longer than 1 s|more memory|process down"),
+        (ENDLESS, "longer than 2 s"),
+        ("{{ 99 ** 99999999 }}", "longer than 2 s|more memory|process down"),
         ("{% for i in range(99999) %}{{ 'x' * 999 }}{% endfor %}", "larger than 1048576 bytes"),
         ("{{ 'é' * 600000 }}", "larger than 1048576 bytes"),
         ("{{ 'x' * 10 ** 10 }}", "more memory"),
@@ -149,7 +149,7 @@ def test_event_loop_goes_on(small: TemplateRenderer) -> None:
         return results, ticks, after
 
     results, ticks, after = asyncio.run(scenario())
-    assert all("longer than 1 s" in str(result) for result in results)
+    assert all("longer than 2 s" in str(result) for result in results)
     assert ticks > 20
     assert after == "fine"
 
@@ -192,7 +192,7 @@ def test_worker_goes_with_its_parent(template: str) -> None:
     """The parent is killed outright; its worker ends by itself, even in an endless loop."""
     program = f"""
         from tupelo.text.templates import TemplateRenderer
-        renderer = TemplateRenderer(time_limit_s=0.4)
+        renderer = TemplateRenderer(time_limit_s=1.0)
         renderer.render("x", messages=[])
         print("ready", flush=True)
         while True:

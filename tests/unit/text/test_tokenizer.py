@@ -76,9 +76,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     from transformers import PreTrainedTokenizerFast
 
-    made = PreTrainedTokenizerFast(
-        tokenizer_object=backend, bos_token="<s>", eos_token="</s>", pad_token="<pad>"
-    )
+    make: Any = PreTrainedTokenizerFast
+    made = make(tokenizer_object=backend, bos_token="<s>", eos_token="</s>", pad_token="<pad>")
     made.add_tokens(["[INST]"])
     made.chat_template = {"default": "plain", "tool_use": "with tools"}
     path = tmp_path_factory.mktemp("llamalike")
@@ -191,7 +190,7 @@ def test_ids_outside_the_vocabulary(byte_level: Tokenizer, bad: Any) -> None:
 
 
 def test_ids_may_be_numpys(byte_level: Tokenizer) -> None:
-    ids = np.array(byte_level.encode("the 日"), dtype=np.int32)
+    ids: Any = np.array(byte_level.encode("the 日"), dtype=np.int32)
     fresh = tokenizer_of(byte_level_metadata())
     assert fresh.decode(ids) == "the 日"
     assert TextStream(fresh).push(ids).text == "the 日"
