@@ -4,6 +4,7 @@
 ``torch.accelerator`` knows and for the CPU.
 """
 
+import ctypes
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -94,6 +95,10 @@ class Runtime(Protocol):
         """Bytes of that memory that this process holds."""
         ...
 
+    def release_unused(self) -> None:
+        """Give memory that was freed back to the system; for the end of loading, not for steps."""
+        ...
+
     def synchronize(self) -> None:
         """Block until everything submitted has run."""
         ...
@@ -176,6 +181,14 @@ class TorchRuntime(Runtime):
             usage = psutil.Process().memory_info()
             return int(usage.rss - getattr(usage, "shared", 0))  # without mapped files
         return torch.accelerator.memory_allocated(self.device)
+
+    def release_unused(self) -> None:
+        if not self._on_host:
+            torch.accelerator.memory.empty_cache()
+            return
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc's
+        if trim is not None:
+            trim(0)
 
     def synchronize(self) -> None:
         if not self._on_host:

@@ -182,6 +182,7 @@ def build(
     with phases.phase("choose and pack kernels"):
         table = OpTable(OPS, backend.kernels, fallback=config.kernel_fallback)
         model.bind(table)
+        runtime.release_unused()
     weight_bytes = runtime.allocated() - before
     with phases.phase("allocate and warm up"):
         runner, kv_bytes = _make_runner(config, backend, runtime, model, plan, table)
