@@ -1,0 +1,91 @@
+"""The application: routes, error replies, and the guard around them."""
+
+from fastapi import FastAPI
+from starlette._utils import get_route_path
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import ASGIApp
+
+from tupelo.errors import RequestError, TemplateError
+from tupelo_server import __version__
+from tupelo_server.errors import (
+    INTERNAL,
+    ClientGone,
+    MethodNotAllowed,
+    NotFound,
+    as_request_error,
+    error_body,
+)
+from tupelo_server.guard import Guard
+from tupelo_server.routes import chat, completions, control, generate, health, models, text
+from tupelo_server.state import ServerState
+from tupelo_server.wire import JsonResponse
+
+ROUTERS = [
+    chat.router,
+    completions.router,
+    models.router,
+    generate.router,
+    text.router,
+    control.router,
+    health.router,
+]
+
+
+def create_api(state: ServerState) -> FastAPI:
+    """The routes and their error replies, without the guard."""
+    api = FastAPI(
+        title="Tupelo",
+        version=__version__,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+        exception_handlers={
+            RequestError: _refused,
+            TemplateError: _refused,
+            HTTPException: _no_route,
+            ClientGone: _gone,
+            Exception: _broken,
+        },
+    )
+    api.state.server = state
+    for router in ROUTERS:
+        api.include_router(router)
+    return api
+
+
+def create_app(state: ServerState) -> ASGIApp:
+    """The whole ASGI application."""
+    return Guard(
+        create_api(state),
+        api_keys=state.config.api_keys,
+        max_body_bytes=state.config.max_body_bytes,
+        root_path=state.config.root_path,
+    )
+
+
+async def _refused(request: Request, error: Exception) -> Response:
+    return _reply(request, as_request_error(error))
+
+
+async def _no_route(request: Request, error: Exception) -> Response:
+    """404 and 405, in the shapes of the other errors."""
+    assert isinstance(error, HTTPException)
+    if error.status_code == 405:
+        return _reply(request, MethodNotAllowed("this route does not take this method"))
+    return _reply(request, NotFound("there is no such route"))
+
+
+async def _gone(request: Request, error: Exception) -> Response:
+    return Response(status_code=499)
+
+
+async def _broken(request: Request, error: Exception) -> Response:
+    """The last resort; the guard logs the error, which is raised further."""
+    return _reply(request, RequestError(INTERNAL, code="internal_error"))
+
+
+def _reply(request: Request, error: RequestError) -> Response:
+    body = error_body(error, get_route_path(request.scope))
+    return JsonResponse(body, status_code=error.status)

@@ -1,0 +1,24 @@
+"""``tupelo serve``: an engine behind the OpenAI API."""
+
+from argparse import ArgumentParser, Namespace
+
+from tupelo.commands import Command
+from tupelo.commands.options import add_model, add_options, from_args
+from tupelo.config import EngineConfig
+from tupelo_server.config import ServerConfig
+
+
+def _configure(parser: ArgumentParser) -> None:
+    add_model(parser)
+    add_options(parser, ServerConfig)
+    add_options(parser, EngineConfig)
+
+
+def _run(args: Namespace) -> int:
+    engine_config, config = from_args(EngineConfig, args), from_args(ServerConfig, args)
+    from tupelo_server.server import serve
+
+    return serve(engine_config, config)
+
+
+COMMAND = Command("serve", "serve a model over the OpenAI API", _configure, _run)

@@ -1,0 +1,141 @@
+"""Between the routes and the engine: jobs become engine requests, outputs become deltas.
+
+Ids that clients choose never reach the engine. A client's id only names its own live requests, for
+``abort``; the engine knows ids that are made here.
+"""
+
+import itertools
+from collections.abc import AsyncGenerator, Iterable, Sequence
+from contextlib import aclosing
+from dataclasses import replace
+from typing import Any, Protocol
+
+from tupelo.engine.messages import EngineInfo, Output
+from tupelo.errors import InvalidRequest
+from tupelo.request import FinishReason, Request
+from tupelo_server.generation import Delta, Job, SampleStream
+from tupelo_server.merge import merge
+from tupelo_server.metrics import Metrics, SampleClock
+from tupelo_server.prompts import Prompts
+
+MAX_SAMPLES = 4096
+MAX_RID_LENGTH = 256
+
+
+class EngineHealth(Protocol):
+    """Whether the engine can serve, and if not, why."""
+
+    @property
+    def ready(self) -> bool: ...
+
+    @property
+    def reason(self) -> str: ...
+
+
+class Engine(Protocol):
+    """What the server needs of ``tupelo.engine.client.EngineClient``."""
+
+    num_dropped: int
+
+    @property
+    def info(self) -> EngineInfo: ...
+
+    def submit(self, request: Request) -> AsyncGenerator[Output, None]: ...
+
+    async def abort(self, rids: Iterable[str] = (), *, everything: bool = False) -> None: ...
+
+    async def control(self, action: str) -> Any: ...
+
+    def health(self) -> EngineHealth: ...
+
+
+class Frontend:
+    """Runs jobs. Used by the event loop alone."""
+
+    def __init__(self, engine: Engine, prompts: Prompts, metrics: Metrics) -> None:
+        self.engine = engine
+        self.prompts = prompts
+        self._metrics = metrics
+        self._numbers = itertools.count()
+        self._live: dict[tuple[str, str], set[str]] = {}
+
+    @property
+    def info(self) -> EngineInfo:
+        """What is being served."""
+        return self.engine.info
+
+    @property
+    def num_live(self) -> int:
+        """Samples being worked on."""
+        return sum(map(len, self._live.values()))
+
+    def run(self, jobs: Sequence[Job], owner: str) -> AsyncGenerator[Delta, None]:
+        """Deltas of all samples of all jobs, as they come; sample j of job i has index
+        ``sum(n of the jobs before i) + j``. Closing the generator aborts what still runs.
+
+        Args:
+            owner: who asks; only the same owner can abort the jobs by their ids.
+
+        Raises:
+            InvalidRequest, ContextLengthExceeded: at once, before the engine hears of any.
+        """
+        if not 0 < sum(job.params.n for job in jobs) <= MAX_SAMPLES:
+            raise InvalidRequest(f"a request may ask for 1 to {MAX_SAMPLES} samples", param="n")
+        streams: list[AsyncGenerator[Delta, None]] = []
+        info = self.info
+        for job in jobs:
+            if len(job.rid) > MAX_RID_LENGTH:
+                raise InvalidRequest(f"rid: at most {MAX_RID_LENGTH} characters", param="rid")
+            for request in job.requests():
+                request = request.checked(
+                    vocab_size=info.vocab_size, context_length=info.context_length
+                )
+                streams.append(self._sample(job, len(streams), request, owner))
+        return merge(streams)
+
+    async def collect(self, jobs: Sequence[Job], owner: str) -> list[Delta]:
+        """Run jobs to their end; each sample's deltas folded into one, in the order of the index.
+
+        Raises:
+            RequestError: see ``run``.
+        """
+        found: dict[int, Delta] = {}
+        async with aclosing(self.run(jobs, owner)) as deltas:
+            async for delta in deltas:
+                if delta.index in found:
+                    found[delta.index].add(delta)
+                else:
+                    found[delta.index] = delta
+        return [found[index] for index in sorted(found)]
+
+    async def abort(self, rid: str, owner: str) -> None:
+        """Abort the live requests that this owner knows by exactly this id; none is no error."""
+        rids = self._live.get((owner, rid))
+        if rids:
+            await self.engine.abort(sorted(rids))
+
+    async def abort_all(self) -> None:
+        """Abort every request."""
+        await self.engine.abort(everything=True)
+
+    async def _sample(
+        self, job: Job, index: int, request: Request, owner: str
+    ) -> AsyncGenerator[Delta, None]:
+        rid = f"s{next(self._numbers)}"
+        key = (owner, job.rid)
+        self._live.setdefault(key, set()).add(rid)
+        clock = SampleClock(self._metrics, len(job.prompt.ids), streamed=request.stream)
+        stream = SampleStream(job, index, self.prompts.tokenizer)
+        ended = False
+        try:
+            outputs = self.engine.submit(replace(request, rid=rid))
+            async with aclosing(stream.deltas(outputs)) as deltas:
+                async for delta in deltas:
+                    clock.count(delta)
+                    ended = delta.end is not None and delta.end.reason is not FinishReason.ABORT
+                    yield delta
+        finally:
+            self._metrics.num_aborted += not ended
+            self._live[key].discard(rid)
+            if not self._live[key]:
+                del self._live[key]

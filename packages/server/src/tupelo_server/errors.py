@@ -1,0 +1,114 @@
+"""Error bodies, and the errors that only HTTP has.
+
+Two shapes: ``{"error": {"message", "type", "param", "code"}}`` on ``/v1/*``, as OpenAI clients
+expect, and ``{"error": {"message"}}`` on native routes. No body holds a path, a key or a stack.
+"""
+
+import logging
+from typing import Any
+
+from tupelo.errors import EngineUnavailable, InvalidRequest, RequestError, TemplateError
+
+logger = logging.getLogger(__name__)
+
+INTERNAL = "internal server error; the server's log has the details"
+
+_TYPES = {
+    401: "authentication_error",
+    404: "not_found_error",
+    429: "rate_limit_error",
+    499: "aborted_error",
+    500: "internal_error",
+    503: "service_unavailable_error",
+}
+
+
+class SchemaError(InvalidRequest):
+    """The body is no JSON, or a field of it has the wrong type or is unknown."""
+
+
+class BodyTooLarge(RequestError):
+    """The body is longer than the server takes."""
+
+    status = 413
+    code = "request_too_large"
+
+
+class BodyTimeout(RequestError):
+    """The client took too long to send its body."""
+
+    status = 408
+    code = "request_timeout"
+
+
+class NotFound(RequestError):
+    """No such route, or no such model."""
+
+    status = 404
+
+
+class MethodNotAllowed(RequestError):
+    """The route exists, but not for this method."""
+
+    status = 405
+
+
+class Unauthorized(RequestError):
+    """No API key, or a wrong one."""
+
+    status = 401
+    code = "invalid_api_key"
+
+
+class ClientGone(Exception):
+    """The client closed the connection; nobody waits for an answer."""
+
+
+def as_request_error(error: Exception) -> RequestError:
+    """What ``error`` is for a client. The unexpected is logged and becomes a 500."""
+    if isinstance(error, RequestError):
+        return error
+    if isinstance(error, TemplateError):
+        return InvalidRequest(str(error), param="messages", code="template_error")
+    logger.error("unexpected error while serving a request", exc_info=error)
+    return RequestError(INTERNAL, code="internal_error")
+
+
+def error_body(error: RequestError, path: str) -> dict[str, Any]:
+    """The body of an error for a request to ``path``."""
+    message = str(error)
+    if is_openai(path):
+        return {
+            "error": {
+                "message": message,
+                "type": _type_of(error.status),
+                "param": error.param,
+                "code": error.code,
+            }
+        }
+    if isinstance(error, Unauthorized):
+        return {"error": "Unauthorized"}
+    if isinstance(error, SchemaError) and path == "/generate":
+        return {"error": message}
+    return {"error": {"message": message}}
+
+
+def error_event(error: RequestError) -> dict[str, Any]:
+    """The error event of a stream that has begun."""
+    return {
+        "error": {
+            "message": str(error),
+            "type": _type_of(error.status),
+            "code": error.status,
+            "retryable": isinstance(error, EngineUnavailable) or error.status == 429,
+        }
+    }
+
+
+def is_openai(path: str) -> bool:
+    """Whether a path belongs to the OpenAI API."""
+    return path == "/v1" or path.startswith("/v1/")
+
+
+def _type_of(status: int) -> str:
+    return _TYPES.get(status, "invalid_request_error" if status < 500 else "internal_error")

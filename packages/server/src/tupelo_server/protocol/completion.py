@@ -1,0 +1,145 @@
+"""Bodies of ``/v1/completions``."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+from tupelo.errors import InvalidRequest
+from tupelo.request import MAX_TOP_LOGPROBS, check_int
+from tupelo.text.tokenizer import Tokenizer
+from tupelo_server.generation import Delta, Job, Prompt
+from tupelo_server.protocol.fields import ANY, COMMON_UNSUPPORTED, SamplingBody
+from tupelo_server.protocol.openai import Reply, finish_fields
+from tupelo_server.rows import Row
+
+_UNSUPPORTED: Mapping[str, tuple[Any, ...]] = {
+    **COMMON_UNSUPPORTED,
+    "user": ANY,
+    "metadata": ANY,
+    "suffix": (),
+    "response_format": ({"type": "text"},),
+}
+
+
+class CompletionBody(SamplingBody):
+    """A request. ``prompt`` is a string, a list of them, ids, or a list of lists of ids."""
+
+    unsupported: ClassVar[Mapping[str, tuple[Any, ...]]] = _UNSUPPORTED
+
+    prompt: Any
+    max_tokens: int = 16
+    echo: bool = False
+    logprobs: int | None = None
+    best_of: int | None = None
+
+    @property
+    def limit(self) -> tuple[str, int | None]:
+        """The name and value of the limit on tokens."""
+        return "max_tokens", self.max_tokens
+
+    def check(self) -> None:
+        """Check what spans fields.
+
+        Raises:
+            InvalidRequest: too many ``logprobs``, or a ``best_of`` that is not ``n``.
+        """
+        if self.logprobs is not None:
+            check_int("logprobs", self.logprobs, 0, MAX_TOP_LOGPROBS)
+        if self.best_of is not None and self.best_of != self.n:
+            raise InvalidRequest(
+                f"best_of: got {self.best_of}; only the value of n ({self.n}) is supported",
+                param="best_of",
+            )
+
+
+def split_prompts(value: Any, param: str = "prompt") -> list[str] | list[tuple[int, ...]]:
+    """All prompts of a field that takes one or several, as text or as ids.
+
+    Raises:
+        InvalidRequest: something else, or none.
+    """
+    if isinstance(value, str):
+        return [value]
+    if isinstance(value, list) and value:
+        if all(isinstance(item, str) for item in value):
+            return list(value)
+        if all(type(item) is int for item in value):
+            return [tuple(value)]
+        if all(
+            isinstance(item, list) and all(type(token) is int for token in item) for item in value
+        ):
+            return [tuple(item) for item in value]
+    raise InvalidRequest(
+        f"{param}: must be a string, a list of strings, a list of token ids, or a list of those; "
+        "not empty",
+        param=param,
+    )
+
+
+class CompletionChoices:
+    """Turns deltas into the choices of a reply, or of its chunks."""
+
+    def __init__(
+        self, tokenizer: Tokenizer, jobs: Sequence[Job], *, echo: bool, logprobs: bool
+    ) -> None:
+        self._tokenizer = tokenizer
+        self._jobs = [job for job in jobs for _ in range(job.params.n)]
+        self._echo = echo
+        self._logprobs = logprobs
+        self._offsets: dict[int, int] = {}
+
+    def choice(self, delta: Delta) -> dict[str, Any]:
+        """The choice of a delta: of one that is new, or of a whole folded sample."""
+        text, rows = delta.text, delta.rows
+        first = delta.index not in self._offsets
+        offset = self._offsets.setdefault(delta.index, 0)
+        if first and self._echo:
+            echoed = self._echoed(self._jobs[delta.index].prompt)
+            text = echoed + text
+            if delta.prompt_rows is None:
+                self._offsets[delta.index] = offset = len(echoed)
+        if self._echo and delta.prompt_rows is not None:
+            rows = [*delta.prompt_rows, *rows]
+        return {
+            "index": delta.index,
+            "text": text,
+            "logprobs": self._rows(delta.index, offset, rows) if self._logprobs else None,
+            **finish_fields(delta),
+        }
+
+    def _echoed(self, prompt: Prompt) -> str:
+        return self._tokenizer.decode(prompt.ids) if prompt.text is None else prompt.text
+
+    def _rows(self, index: int, offset: int, rows: list[Row]) -> dict[str, Any]:
+        found: dict[str, list[Any]] = {
+            "tokens": [],
+            "token_logprobs": [],
+            "top_logprobs": [],
+            "text_offset": [],
+        }
+        for row in rows:
+            if not row.shown:
+                continue
+            found["tokens"].append(row.text)
+            found["token_logprobs"].append(row.logprob)
+            found["top_logprobs"].append(self._top(row))
+            found["text_offset"].append(offset)
+            offset += len(row.text)
+        self._offsets[index] = offset
+        return found
+
+    def _top(self, row: Row) -> dict[str, float] | None:
+        """The alternatives by text, the best of those that look alike, and the token itself."""
+        if row.logprob is None:
+            return None
+        found: dict[str, float] = {}
+        for token_id, logprob in (*row.top, (row.token_id, row.logprob)):
+            found.setdefault(self._tokenizer.token_text(token_id), logprob)
+        return found
+
+
+def completion_reply(
+    reply: Reply, choices: CompletionChoices, deltas: list[Delta]
+) -> dict[str, Any]:
+    """The unstreamed reply."""
+    reply.count(deltas)
+    return {**reply.body([choices.choice(delta) for delta in deltas]), "usage": reply.usage()}

@@ -1,0 +1,79 @@
+"""What OpenAI's replies have in common: usage, ids, finish reasons, chunks."""
+
+import secrets
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from tupelo_server.generation import Delta, Job
+
+
+def new_id(prefix: str) -> str:
+    """An id that nobody can guess, such as ``chatcmpl-…``."""
+    return f"{prefix}-{secrets.token_hex(16)}"
+
+
+@dataclass(kw_only=True)
+class Reply:
+    """One reply: what all of its chunks repeat, and its usage so far.
+
+    Attributes:
+        kind: the ``object`` of the reply or of its chunks.
+        cache_report: whether usage tells of cached tokens.
+    """
+
+    id: str
+    kind: str
+    model: str
+    jobs: Sequence[Job]
+    cache_report: bool = False
+    created: int = field(default_factory=lambda: int(time.time()))
+    _generated: dict[int, int] = field(default_factory=dict)
+    _cached: dict[int, int] = field(default_factory=dict)
+
+    def count(self, deltas: Iterable[Delta]) -> None:
+        """Take note of deltas."""
+        for delta in deltas:
+            self._generated[delta.index] = delta.completion_tokens
+            self._cached[delta.index] = delta.cached_tokens
+
+    def body(self, choices: list[dict[str, Any]]) -> dict[str, Any]:
+        """A whole reply, or a chunk of one."""
+        return {
+            "id": self.id,
+            "object": self.kind,
+            "created": self.created,
+            "model": self.model,
+            "choices": choices,
+        }
+
+    def usage(self) -> dict[str, Any]:
+        """Tokens so far: each prompt once, and every sample's tokens up to its cut.
+
+        Of a prompt with several samples, the cached tokens of the first count.
+        """
+        prompt_tokens = sum(len(job.prompt.ids) for job in self.jobs)
+        completion_tokens = sum(self._generated.values())
+        usage: dict[str, Any] = {
+            "prompt_tokens": prompt_tokens,
+            "completion_tokens": completion_tokens,
+            "total_tokens": prompt_tokens + completion_tokens,
+        }
+        if self.cache_report:
+            cached = sum(self._cached.get(index, 0) for index in self._first_samples())
+            usage["prompt_tokens_details"] = {"cached_tokens": cached}
+        return usage
+
+    def _first_samples(self) -> Iterable[int]:
+        index = 0
+        for job in self.jobs:
+            yield index
+            index += job.params.n
+
+
+def finish_fields(delta: Delta) -> dict[str, Any]:
+    """``finish_reason`` and, as SGLang has it, ``matched_stop``; nulls while it goes on."""
+    if delta.end is None:
+        return {"finish_reason": None, "matched_stop": None}
+    return {"finish_reason": delta.end.reason.value, "matched_stop": delta.end.matched}

@@ -1,0 +1,132 @@
+"""Operators' routes: what is served, flush the cache, abort requests."""
+
+import asyncio
+import dataclasses
+import time
+from typing import Any
+
+import msgspec
+from fastapi import APIRouter
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+
+from tupelo.errors import InvalidRequest
+from tupelo_server import __version__
+from tupelo_server.errors import SchemaError
+from tupelo_server.protocol.fields import Body
+from tupelo_server.state import ServerState, frontend_of, owner_of, public_path, state_of
+from tupelo_server.wire import JsonResponse, read_object
+
+router = APIRouter()
+
+_SECRET = frozenset({"api_key"})
+_FLUSH_POLL_S = 0.05
+
+
+class AbortBody(Body):
+    """A request of ``/abort_request``."""
+
+    rid: str = ""
+    abort_all: bool = False
+
+
+@router.get("/")
+async def greeting() -> Response:
+    """Something for a browser."""
+    return PlainTextResponse(f"Tupelo {__version__} is running. The OpenAI API is under /v1.\n")
+
+
+@router.get("/model_info")
+@router.get("/get_model_info")
+async def model_info(request: Request) -> Response:
+    """The model, in SGLang's words."""
+    info, state = frontend_of(request).info, state_of(request)
+    return JsonResponse(
+        {
+            "model_path": public_path(state.engine_config.model) or state.model_name,
+            "served_model_name": state.model_name,
+            "tokenizer_path": public_path(state.engine_config.tokenizer) or state.model_name,
+            "is_generation": True,
+            "preferred_sampling_params": info.generation_defaults or None,
+            "weight_version": "default",
+            "load_format": state.engine_config.load_format,
+            "reasoning_parser": None,
+            "tool_call_parser": None,
+            "disaggregation_mode": "null",
+            "has_image_understanding": False,
+            "has_audio_understanding": False,
+            "model_type": info.model_type,
+            "architectures": [info.architecture],
+            "context_length": info.context_length,
+            "vocab_size": info.vocab_size,
+        }
+    )
+
+
+@router.get("/server_info")
+@router.get("/get_server_info")
+async def server_info(request: Request) -> Response:
+    """Every option as it was resolved, and the engine's state."""
+    frontend, state = frontend_of(request), state_of(request)
+    info = msgspec.to_builtins(frontend.info)
+    for name in ("model_path", "tokenizer_path"):
+        info[name] = public_path(info[name])
+    return JsonResponse(
+        {
+            **_options(state),
+            **info,
+            "served_model_name": state.model_name,
+            "version": __version__,
+            "startup_time": state.started_s,
+            "uptime_s": time.time() - state.started_s,
+            "internal_states": [await frontend.engine.control("stats")],
+        }
+    )
+
+
+@router.api_route("/flush_cache", methods=["GET", "POST"])
+async def flush_cache(request: Request) -> Response:
+    """Empty the prefix cache. Refused while requests run; ``?timeout=SECONDS`` waits for them."""
+    engine = frontend_of(request).engine
+    deadline = time.monotonic() + _seconds(request.query_params.get("timeout", "0"))
+    while True:
+        if await engine.control("flush_cache"):
+            return PlainTextResponse("Cache flushed.\n")
+        if time.monotonic() >= deadline:
+            text = "Cache not flushed: requests are running. Give timeout=SECONDS to wait.\n"
+            return PlainTextResponse(text, status_code=400)
+        await asyncio.sleep(_FLUSH_POLL_S)
+
+
+@router.post("/abort_request")
+async def abort_request(request: Request) -> Response:
+    """Abort the sender's live requests of exactly this id, or all requests. Always 200, empty."""
+    frontend, state = frontend_of(request), state_of(request)
+    body = AbortBody.parse(await read_object(request, state.config.request_timeout_s))
+    if body.abort_all:
+        await frontend.abort_all()
+    elif body.rid:
+        await frontend.abort(body.rid, owner_of(request))
+    else:
+        raise InvalidRequest("give rid, or set abort_all", param="rid")
+    return Response()
+
+
+def _options(state: ServerState) -> dict[str, Any]:
+    """The resolved options, without secrets and without paths of this machine."""
+    options = {**dataclasses.asdict(state.engine_config), **dataclasses.asdict(state.config)}
+    return {
+        name: public_path(value) if isinstance(value, str) else value
+        for name, value in options.items()
+        if name not in _SECRET
+    }
+
+
+def _seconds(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 3600:
+        raise SchemaError("timeout: must be a number of seconds from 0 to 3600", param="timeout")
+    return value

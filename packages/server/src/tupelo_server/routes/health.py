@@ -1,0 +1,83 @@
+"""Probes, and what Prometheus reads. None of them asks the engine for work, but for
+``/health_generate``, which says so."""
+
+import asyncio
+from typing import Any
+
+from fastapi import APIRouter
+from prometheus_client import CONTENT_TYPE_LATEST
+from starlette.requests import Request
+from starlette.responses import Response
+
+from tupelo.errors import RequestError
+from tupelo.request import SamplingParams
+from tupelo_server.errors import NotFound
+from tupelo_server.generation import Job, Prompt
+from tupelo_server.protocol.openai import new_id
+from tupelo_server.state import ServerState, state_of
+
+router = APIRouter()
+
+PROBE_TIMEOUT_S = 20.0
+STATS_TIMEOUT_S = 2.0
+
+
+@router.get("/health")
+async def health(request: Request) -> Response:
+    """200 while the engine beats, 503 while it starts, stops, is frozen or dead. Empty."""
+    return _empty(ready=state_of(request).health().ready)
+
+
+@router.get("/ready")
+async def ready(request: Request) -> Response:
+    """Like ``/health``, and 503 as soon as the server has been told to stop."""
+    state = state_of(request)
+    return _empty(ready=state.health().ready and _open(state))
+
+
+@router.get("/health_generate")
+async def health_generate(request: Request) -> Response:
+    """Generate one token if nothing runs; a busy server has its heartbeats to show."""
+    state = state_of(request)
+    if not (state.health().ready and _open(state)) or state.frontend is None:
+        return _empty(ready=False)
+    if state.frontend.num_live:
+        return _empty(ready=True)
+    job = Job(
+        prompt=Prompt((0,)),
+        params=SamplingParams(max_new_tokens=1, temperature=0.0, ignore_eos=True),
+        rid=new_id("probe"),
+    )
+    try:
+        async with asyncio.timeout(PROBE_TIMEOUT_S):
+            await state.frontend.collect([job], "")
+    except (RequestError, TimeoutError):
+        return _empty(ready=False)
+    return _empty(ready=True)
+
+
+@router.get("/metrics")
+async def metrics(request: Request) -> Response:
+    """Prometheus text; without the engine's own numbers while it does not answer."""
+    state = state_of(request)
+    if not state.config.enable_metrics:
+        raise NotFound("metrics are switched off")
+    stats: dict[str, Any] = {}
+    if state.frontend is not None:
+        try:
+            async with asyncio.timeout(STATS_TIMEOUT_S):
+                stats = await state.engine.control("stats")
+        except (RequestError, TimeoutError):
+            stats = {}
+    stats["engine_up"] = int(state.health().ready)
+    stats["messages_dropped"] = state.engine.num_dropped
+    state.metrics.model_name = state.model_name if state.frontend is not None else ""
+    return Response(state.metrics.render(stats), media_type=CONTENT_TYPE_LATEST)
+
+
+def _open(state: ServerState) -> bool:
+    return state.frontend is not None and not state.draining
+
+
+def _empty(*, ready: bool) -> Response:
+    return Response(status_code=200 if ready else 503)

@@ -1,0 +1,61 @@
+"""``/tokenize`` and ``/detokenize``, and the same under ``/v1``."""
+
+from fastapi import APIRouter
+from starlette.requests import Request
+from starlette.responses import Response
+
+from tupelo.errors import InvalidRequest
+from tupelo_server.protocol.chat import ChatBody
+from tupelo_server.protocol.text import DetokenizeBody, TokenizeBody
+from tupelo_server.state import frontend_of, state_of
+from tupelo_server.wire import JsonResponse, read_object
+
+router = APIRouter()
+
+
+@router.post("/tokenize")
+@router.post("/v1/tokenize")
+async def tokenize(request: Request) -> Response:
+    """Ids of a text, of each of several texts, or of a rendered conversation."""
+    state, frontend = state_of(request), frontend_of(request)
+    body = TokenizeBody.parse(await read_object(request, state.config.request_timeout_s))
+    if (body.prompt is None) == (body.messages is None):
+        raise InvalidRequest("give exactly one of prompt and messages", param="prompt")
+    if body.messages is not None:
+        chat = ChatBody.parse({"messages": body.messages})
+        prompts = [
+            await frontend.prompts.of_messages(
+                chat.checked_messages(), template_kwargs=body.chat_template_kwargs
+            )
+        ]
+    else:
+        texts = [body.prompt] if isinstance(body.prompt, str) else body.prompt or []
+        prompts = await frontend.prompts.of_texts(texts, add_special_tokens=body.add_special_tokens)
+    ids = [list(prompt.ids) for prompt in prompts]
+    several = isinstance(body.prompt, list)
+    return JsonResponse(
+        {
+            "tokens": ids if several else ids[0],
+            "count": [len(found) for found in ids] if several else len(ids[0]),
+            "max_model_len": frontend.info.context_length,
+        }
+    )
+
+
+@router.post("/detokenize")
+@router.post("/v1/detokenize")
+async def detokenize(request: Request) -> Response:
+    """The text of ids, or of each of several lists of them."""
+    state, frontend = state_of(request), frontend_of(request)
+    body = DetokenizeBody.parse(await read_object(request, state.config.request_timeout_s))
+    several = bool(body.tokens) and isinstance(body.tokens[0], list)
+    lists = body.tokens if several else [body.tokens]
+    texts = [
+        frontend.prompts.tokenizer.decode(
+            [token for token in ids if isinstance(token, int)],
+            skip_special_tokens=body.skip_special_tokens,
+        )
+        for ids in lists
+        if isinstance(ids, list)
+    ]
+    return JsonResponse({"text": texts if several else texts[0]})

@@ -1,0 +1,226 @@
+"""The server's life: bind, start the engine, serve, and end the right way.
+
+The socket is bound before the model is loaded, and HTTP answers from then on: ``/health`` says 503
+until the engine is ready, and so does every other route.
+"""
+
+import asyncio
+import contextlib
+import logging
+import math
+import signal
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import uvicorn
+import uvloop
+
+from tupelo.config import EngineConfig
+from tupelo.engine.client import EngineClient
+from tupelo.errors import ConfigError
+from tupelo.text.templates import TemplateRenderer
+from tupelo.text.tokenizer import load_tokenizer
+from tupelo_server.app import create_app
+from tupelo_server.config import ServerConfig
+from tupelo_server.engine_client import Frontend
+from tupelo_server.http_limits import LimitedProtocol
+from tupelo_server.prompts import Prompts
+from tupelo_server.state import ServerState
+
+logger = logging.getLogger(__name__)
+
+DEATH_DRAIN_S = 3
+"""After the engine's death replies get this long to tell their clients."""
+
+_ABORT_GRACE_S = 3
+"""After the drain's end, aborted requests get this long to end their replies."""
+
+
+def serve(engine_config: EngineConfig, config: ServerConfig) -> int:
+    """Serve until told to stop. Returns the exit code: 0, or 1 if the engine died.
+
+    Raises:
+        TupeloError: the address is taken, the configuration is wrong, or the engine did not start.
+    """
+    _set_up_logging(config)
+    with bind(config.host, config.port) as listener:
+        template = _read_template(config.chat_template)
+        return uvloop.run(Server(engine_config, config, template).run(listener))
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """A listening socket.
+
+    Raises:
+        ConfigError: no such address here, or somebody else listens there.
+    """
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        family, kind, protocol, _, address = found[0]
+        listener = socket.socket(family, kind, protocol)
+    except OSError as error:
+        raise ConfigError(
+            f"--host {host}: {error.strerror}; give an address of this machine"
+        ) from (error)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(2048)
+    except OSError as error:
+        listener.close()
+        raise ConfigError(
+            f"cannot listen on {host}:{port}: {error.strerror}; choose another --port, "
+            "or stop the program that uses it"
+        ) from error
+    return listener
+
+
+class Server:
+    """One run of the server."""
+
+    def __init__(
+        self, engine_config: EngineConfig, config: ServerConfig, template: str | None
+    ) -> None:
+        """Prepare; nothing is started. ``template``: chat template instead of the model's."""
+        self._config = config
+        self._template = template
+        self._engine = EngineClient(engine_config, log_level=config.log_level)
+        self._engine.on_death = self._on_death
+        self._state = ServerState(config=config, engine_config=engine_config, engine=self._engine)
+        self._http = _Http(
+            uvicorn.Config(
+                create_app(self._state),
+                http=_protocol(config),
+                ws="none",
+                lifespan="off",
+                log_config=None,
+                access_log=config.log_requests,
+                server_header=False,
+                timeout_graceful_shutdown=math.ceil(config.shutdown_timeout_s) + _ABORT_GRACE_S,
+            )
+        )
+        self._exit_code = 0
+
+    async def run(self, listener: socket.socket) -> int:
+        """Start the engine, serve on ``listener``, stop everything. Returns the exit code.
+
+        Raises:
+            TupeloError: the engine did not start.
+        """
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, self._on_signal, number)
+        serving = asyncio.create_task(self._http.serve(sockets=[listener]))
+        starting = asyncio.create_task(self._start(listener))
+        try:
+            await asyncio.wait((serving, starting), return_when=asyncio.FIRST_COMPLETED)
+            if starting.done():
+                starting.result()
+            await serving
+        finally:
+            starting.cancel()
+            self._http.should_exit = True
+            await asyncio.gather(starting, serving, return_exceptions=True)
+            await self._engine.stop()
+            if self._state.frontend is not None:
+                self._state.frontend.prompts.close()
+        return self._exit_code
+
+    async def _start(self, listener: socket.socket) -> None:
+        """Start the engine; from then on requests are served."""
+        began = time.monotonic()
+        host, port = listener.getsockname()[:2]
+        url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+        logger.info("listening on %s; loading the model", url)
+        info = await self._engine.start(_Progress())
+        tokenizer = await asyncio.to_thread(load_tokenizer, info.tokenizer_path)
+        prompts = Prompts(tokenizer, TemplateRenderer(), self._template)
+        self._state.frontend = Frontend(self._engine, prompts, self._state.metrics)
+        logger.info(
+            "ready in %.1f s: %s (%s, %s on %s) at %s/v1",
+            time.monotonic() - began,
+            self._state.model_name,
+            info.architecture,
+            info.dtype,
+            info.backend,
+            url,
+        )
+        if not self._config.api_keys and host not in ("127.0.0.1", "::1"):
+            logger.warning("the API is open to the network without a key; see --api-key")
+
+    def _on_signal(self, number: int) -> None:
+        """Drain at the first signal; leave at once at the second."""
+        if self._state.draining:
+            self._http.force_exit = True
+            return
+        name = signal.Signals(number).name
+        logger.info("%s: no new requests; running ones may take %g s", name, self._drain_s)
+        self._state.draining = True
+        self._http.should_exit = True
+        asyncio.get_running_loop().call_later(self._drain_s, self._abort_all)
+
+    @property
+    def _drain_s(self) -> float:
+        return self._config.shutdown_timeout_s
+
+    def _abort_all(self) -> None:
+        if self._state.frontend is not None:
+            self._aborting = asyncio.ensure_future(self._state.frontend.abort_all())
+
+    def _on_death(self, code: int) -> None:
+        """The engine's process ended on its own: its requests have failed; end too."""
+        if self._state.draining:
+            return
+        logger.critical("the engine process died with exit code %d; the server ends", code)
+        self._exit_code = 1
+        self._state.draining = True
+        self._http.config.timeout_graceful_shutdown = DEATH_DRAIN_S
+        self._http.should_exit = True
+
+
+class _Http(uvicorn.Server):
+    """uvicorn without its signal handlers: the engine has to be stopped after the last reply."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+class _Progress:
+    """Logs each start-up phase once, and long ones now and then."""
+
+    def __init__(self) -> None:
+        self._phase = ""
+        self._said_s = 0.0
+
+    def __call__(self, phase: str, fraction: float) -> None:
+        now = time.monotonic()
+        if phase != self._phase:
+            self._phase, self._said_s = phase, now
+            logger.info("engine: %s", phase)
+        elif now - self._said_s > 10.0:
+            self._said_s = now
+            logger.info("engine: %s, %.0f %%", phase, fraction * 100)
+
+
+def _protocol(config: ServerConfig) -> type[LimitedProtocol]:
+    return type("Protocol", (LimitedProtocol,), {"head_timeout_s": config.request_timeout_s})
+
+
+def _read_template(path: str) -> str | None:
+    if not path:
+        return None
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"--chat-template {path}: {error}; give a readable text file") from error
+
+
+def _set_up_logging(config: ServerConfig) -> None:
+    logging.basicConfig(
+        level=config.log_level.upper(),
+        format="%(asctime)s %(levelname)s server %(name)s: %(message)s",
+    )
+    logging.getLogger("uvicorn.error").setLevel(logging.WARNING)

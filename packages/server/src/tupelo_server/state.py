@@ -1,0 +1,71 @@
+"""What the routes share, and how they reach it."""
+
+import time
+from dataclasses import dataclass, field
+
+from starlette.requests import Request
+
+from tupelo.config import EngineConfig
+from tupelo.errors import EngineUnavailable
+from tupelo_server.config import ServerConfig
+from tupelo_server.engine_client import Engine, EngineHealth, Frontend
+from tupelo_server.guard import OWNER
+from tupelo_server.metrics import Metrics
+
+
+@dataclass(kw_only=True)
+class ServerState:
+    """The server's parts. ``frontend`` is None until the engine is ready.
+
+    Attributes:
+        draining: set when the server has been told to stop.
+        started_s: when the process began, in seconds since 1970.
+    """
+
+    config: ServerConfig
+    engine_config: EngineConfig
+    engine: Engine
+    metrics: Metrics = field(default_factory=Metrics)
+    frontend: Frontend | None = None
+    draining: bool = False
+    started_s: float = field(default_factory=time.time)
+
+    def health(self) -> EngineHealth:
+        """The engine's health, from its heartbeats alone."""
+        return self.engine.health()
+
+    @property
+    def model_name(self) -> str:
+        """The model's name in the API: the given one, else the last part of where it is."""
+        given = self.engine_config.served_model_name
+        return given or public_path(self.engine_config.model or self.engine.info.model_path)
+
+
+def public_path(path: str) -> str:
+    """A model's path as strangers may see it: of an absolute one only the last part."""
+    local = path.startswith(("/", "~", "."))
+    return path.rstrip("/").rsplit("/", 1)[-1].removesuffix(".gguf") if local else path
+
+
+def state_of(request: Request) -> ServerState:
+    """The server that a request came to."""
+    state: ServerState = request.app.state.server
+    return state
+
+
+def frontend_of(request: Request) -> Frontend:
+    """The way to the engine.
+
+    Raises:
+        EngineUnavailable: it is not ready yet, or the server is stopping.
+    """
+    state = state_of(request)
+    if state.frontend is None:
+        raise EngineUnavailable(f"not ready: {state.health().reason or 'the server is starting'}")
+    return state.frontend
+
+
+def owner_of(request: Request) -> str:
+    """Who asks, as the guard has found."""
+    owner: str = request.scope[OWNER]
+    return owner
