@@ -6,8 +6,8 @@ import math
 import random
 
 import pytest
-
 from tests.unit.engine.tiny import VOCAB, tiny_engine
+
 from tupelo.errors import (
     ConfigError,
     ContextLengthExceeded,

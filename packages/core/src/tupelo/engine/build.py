@@ -307,7 +307,10 @@ def _describe(
         max_running_requests=config.max_running_requests,
         kernels=kernels,
         memory=memory,
-        versions={"tupelo-core": version("tupelo-core"), **backend.versions},
+        versions={
+            k: str(v)
+            for k, v in {"tupelo-core": version("tupelo-core"), **backend.versions}.items()
+        },
         phases_s=phases.seconds,
         generation_defaults={k: float(v) for k, v in values.items() if v is not None},
     )

@@ -61,9 +61,10 @@ class Worker:
                 show_bars=sys.stderr.isatty(),
             )
         except TupeloError as error:
-            self._send(StartFailed(type(error).__name__, str(error)))
-            self._outbox.close(linger=2000)
-            return 2
+            return self._fail(type(error).__name__, str(error))
+        except Exception as error:  # a defect, ours or a vendor's: the parent must still hear of it
+            logger.exception("the engine could not start")
+            return self._fail("EngineUnavailable", f"{type(error).__name__}: {error}")
         self._core = EngineCore(self._config, built)
         self._send(built.info)
         while not self._core.stopping:
@@ -73,6 +74,11 @@ class Worker:
                     self._send(message)
         self._outbox.close(linger=1000)
         return 0
+
+    def _fail(self, kind: str, message: str) -> int:
+        self._send(StartFailed(kind, message))
+        self._outbox.close(linger=2000)
+        return 2
 
     def _receive(self, core: EngineCore) -> None:
         """Take in waiting messages; when idle, wait for one."""
