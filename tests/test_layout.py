@@ -46,14 +46,15 @@ DOORS: dict[str, tuple[str, ...]] = {
     "subprocess": (
         CORE + "checkpoint/demo.py",
         CORE + "text/templates.py",
-        CORE + "engine/*",
-        SERVER + "commands/*",
+        CORE + "conformance/processes.py",
     ),
+    "asyncio.create_subprocess_exec": (CORE + "engine/client.py",),
+    "multiprocessing": (),
     "httpx": (CORE + "checkpoint/locate.py", SERVER + "*"),
     "zmq": (CORE + "engine/*",),
     "safetensors": (CORE + "checkpoint/*", CORE + "weights/*"),
     "gguf": (CORE + "checkpoint/*", CORE + "weights/*"),
-    **{name: () for name in ("requests", "urllib.request", "ctypes", "yaml")},
+    **{name: () for name in ("requests", "urllib.request", "yaml")},
 }
 
 
