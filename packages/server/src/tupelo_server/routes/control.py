@@ -68,7 +68,7 @@ async def model_info(request: Request) -> Response:
 async def server_info(request: Request) -> Response:
     """Every option as it was resolved, and the engine's state."""
     frontend, state = frontend_of(request), state_of(request)
-    info = msgspec.to_builtins(frontend.info)
+    info = msgspec.structs.asdict(frontend.info)
     for name in ("model_path", "tokenizer_path"):
         info[name] = public_path(info[name])
     return JsonResponse(
