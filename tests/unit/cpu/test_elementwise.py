@@ -60,7 +60,7 @@ def test_rms_norm_over_heads(ops: ElementwiseOps) -> None:
 @pytest.mark.parametrize("size", [1e-4, 1.0, 30.0])
 def test_gated_activations(ops: ElementwiseOps, shape: tuple[int, int], size: float) -> None:
     x = draw(shape[0], 2 * shape[1]) * size
-    gate, up = x.double().split(shape[1], dim=1)
+    gate, up = torch.split(x.double(), shape[1], dim=1)
     close(ops.silu_mul(x), gate / (1 + torch.exp(-gate)) * up)
     inner = (2 / torch.pi) ** 0.5 * (gate + 0.044715 * gate**3)
     close(ops.gelu_mul(x), 0.5 * gate * (1 + torch.tanh(inner)) * up)
@@ -81,7 +81,9 @@ def split_and_rotate(
     """As complex numbers: element i of the first half with element i of the second."""
     dim = qkv.shape[1] // sum(heads)
     out = []
-    for x, weight in zip(qkv.split([h * dim for h in heads], dim=1), [*norms, None], strict=True):
+    for x, weight in zip(
+        torch.split(qkv, [h * dim for h in heads], dim=1), [*norms, None], strict=True
+    ):
         x = x.reshape(-1, x.shape[1] // dim, dim).double()
         out.append(norm(x, weight) if weight is not None else x)
     half = cos_sin.shape[1] // 2
@@ -107,10 +109,10 @@ def test_norm_rope_qkv(
     qkv, angles = draw(rows, (heads + 2 * kv_heads) * dim), draw(200, rotary // 2, seed=1)
     cos_sin = torch.cat([angles.cos(), angles.sin()], dim=1)
     positions = torch.randint(0, 200, (rows,), generator=torch.Generator().manual_seed(3))
-    norms = [draw(dim, seed=4), draw(dim, seed=5)] if normed else [None, None]
-    want = split_and_rotate(qkv, positions, cos_sin, norms, [heads, kv_heads, kv_heads])
+    q_norm, k_norm = (draw(dim, seed=4), draw(dim, seed=5)) if normed else (None, None)
+    want = split_and_rotate(qkv, positions, cos_sin, [q_norm, k_norm], [heads, kv_heads, kv_heads])
     for index in (positions, positions.to(torch.int32)):
-        got = ops.norm_rope_qkv(qkv, index, cos_sin, *norms, EPS, heads, kv_heads, dim)
+        got = ops.norm_rope_qkv(qkv, index, cos_sin, q_norm, k_norm, EPS, heads, kv_heads, dim)
         for g, w in zip(got, want, strict=True):
             close(g, w, 4e-6)
 

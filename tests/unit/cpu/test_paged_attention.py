@@ -83,9 +83,11 @@ class World:
             torch.tensor([i for i, _, _ in pieces], dtype=torch.int64),
             torch.tensor(slot_mapping, dtype=torch.int64),
         )
-        out = self.kernel.forward(*parts, *self.caches, plan, self.sinks)
+        q, k, v = parts
+        k_cache, v_cache = self.caches
+        out = self.kernel.forward(q, k, v, k_cache, v_cache, plan, self.sinks)
         assert torch.equal(out[total:], torch.zeros_like(out[total:]))
-        return list(out[:total].split(lens)) if pieces else []
+        return list(torch.split(out[:total], lens)) if pieces else []
 
 
 def dense_attention(world: World, index: int) -> Tensor:
