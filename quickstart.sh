@@ -22,7 +22,7 @@ trap 'kill "$server" 2>/dev/null || true; wait "$server" 2>/dev/null || true' EX
 trap 'exit 130' INT TERM
 
 tries=0
-until curl --silent --fail --output /dev/null --noproxy '*' "$url/health"; do
+until curl --silent --fail --output /dev/null --noproxy '*' "$url/ready"; do
     if ! kill -0 "$server" 2>/dev/null; then
         echo "quickstart: the server ended; its message is above" >&2
         exit 1

@@ -2,6 +2,9 @@
 
 import importlib.util
 from pathlib import Path
+from types import ModuleType
+
+import pytest
 
 FILE = Path(__file__).resolve().parents[3] / "ci" / "request_path.py"
 SOURCE = '''"""Module
@@ -23,11 +26,22 @@ def function(
 '''
 
 
-def test_code_lines() -> None:
+@pytest.fixture(scope="module")
+def tracer() -> ModuleType:
     spec = importlib.util.spec_from_file_location("request_path", FILE)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    assert module.code_lines(SOURCE) == {5, 7, 8, 11, 12, 13, 16}
-    assert module.code_lines("") == set()
+    return module
+
+
+def test_code_lines(tracer: ModuleType) -> None:
+    assert tracer.code_lines(SOURCE) == {5, 7, 8, 11, 12, 13, 16}
+    assert tracer.code_lines("") == set()
+
+
+def test_a_statement_counts_whole_and_a_compound_one_by_its_head(tracer: ModuleType) -> None:
+    assert tracer.lines_passed(SOURCE, {11}) == {11, 12, 13}
+    assert tracer.lines_passed(SOURCE, {8, 16}) == {7, 8, 16}
+    assert tracer.lines_passed(SOURCE, set()) == set()
