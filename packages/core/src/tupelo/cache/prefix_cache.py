@@ -234,8 +234,8 @@ class PrefixCache:
         ``num_pages`` says what is left. Call it before ``close``, for each request of a step that
         will not run, with a ``from_token`` not below what ``release_window`` was told.
 
-        Returns the other leases that read such pages. They are ``lost``: their pages from there on
-        are gone, and they can only be closed (and their requests begun again).
+        Returns the other leases that read such pages. They are ``lost``: pages and steps from their
+        new ``num_pages`` on are void, and they can only be closed (and their requests begun again).
         """
         self._assert_live(lease)
         core = self._core

@@ -37,6 +37,7 @@ def withdraw(core: CacheCore, lease: Lease, first: int) -> list[Lease]:
     _hand_back(core, peers, gone)
     for peer, position in cut.items():
         core.truncate(peer, position)
+    core.retreat(lease, first)  # Copies of its own further on are not computed either.
     lost = [peer for peer in cut if peer is not lease]
     for peer in lost:
         peer.lost = True
@@ -65,7 +66,6 @@ def _take_out(
             assert node.pages[index, position - node.start] == page
             node.pages[index, position - node.start] = ABSENT
             gone[index][page] = True
-    core.retreat(giver, start)  # What it holds beyond is neither computed nor, now, published.
 
 
 def _cut_below(
