@@ -6,9 +6,11 @@ from dataclasses import dataclass, field
 from starlette.requests import Request
 
 from tupelo.config import EngineConfig
+from tupelo.engine.client import Health
+from tupelo.engine.client import Health
 from tupelo.errors import EngineUnavailable
 from tupelo_server.config import ServerConfig
-from tupelo_server.engine_client import Engine, EngineHealth, Frontend
+from tupelo_server.engine_client import Engine, Frontend
 from tupelo_server.guard import OWNER
 from tupelo_server.metrics import Metrics
 
@@ -30,9 +32,12 @@ class ServerState:
     draining: bool = False
     started_s: float = field(default_factory=time.time)
 
-    def health(self) -> EngineHealth:
-        """The engine's health, from its heartbeats alone."""
-        return self.engine.health()
+    def health(self) -> Health:
+        """Whether requests can be served, from the engine's heartbeats alone."""
+        found = self.engine.health()
+        if found.ready and self.frontend is None:
+            return Health(False, "the tokenizer is being loaded")
+        return found
 
     @property
     def model_name(self) -> str:
