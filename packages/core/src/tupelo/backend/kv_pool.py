@@ -8,7 +8,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from tupelo.backend.runtime import Mapped, Runtime, Ticket
+from tupelo.backend.runtime import Done, Mapped, Runtime, Ticket
 from tupelo.errors import ConfigError
 from tupelo.specs import KVSpec
 
@@ -117,6 +117,8 @@ class TorchKVPool(KVPool):
     def copy_in(
         self, host_pages: Sequence[int], pages: Sequence[int], layers: Sequence[int]
     ) -> Ticket[None]:
+        if not len(pages):  # numpy gives an empty copy strides that torch can't view
+            return Done(None)
         target = self._runtime.to_device(np.asarray(pages, np.int64))
         source = np.asarray(host_pages, np.int64)
         for layer in layers:

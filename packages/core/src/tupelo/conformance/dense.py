@@ -1,0 +1,50 @@
+"""Attention by its definition: dense, unpaged, one row at a time, in float64 numpy.
+
+The oracle of level 2. It shares no code with any attention of core, and knows of no page, plan,
+batch or padding.
+"""
+
+import numpy as np
+import numpy.typing as npt
+
+Doubles = npt.NDArray[np.float64]
+
+
+def attend(
+    q: Doubles,
+    k: Doubles,
+    v: Doubles,
+    *,
+    scale: float,
+    window: int | None = None,
+    soft_cap: float | None = None,
+) -> Doubles:
+    """Causal attention of one sequence's last tokens over the whole of it.
+
+    ``out = softmax(scale * q k^T [soft-capped] [masked]) v``. Source: Vaswani et al., 2017.
+
+    Args:
+        q: (num_new, num_heads, head_dim), of the last ``num_new`` tokens.
+        k, v: (length, num_kv_heads, head_dim), of all tokens, the new ones last.
+        window: a query at p sees keys in ``(p - window, p]``.
+
+    Returns:
+        (num_new, num_heads, head_dim).
+    """
+    num_new, num_heads, _ = q.shape
+    length, num_kv_heads, _ = k.shape
+    query_at = np.arange(length - num_new, length)[:, None]
+    key_at = np.arange(length)[None, :]
+    visible = key_at <= query_at
+    if window is not None:
+        visible &= key_at > query_at - window
+    out = np.empty_like(q)
+    for head in range(num_heads):
+        kv_head = head // (num_heads // num_kv_heads)
+        scores = scale * (q[:, head] @ k[:, kv_head].T)
+        if soft_cap is not None:
+            scores = soft_cap * np.tanh(scores / soft_cap)
+        scores = np.where(visible, scores, -np.inf)
+        weights = np.exp(scores - scores.max(axis=1, keepdims=True))
+        out[:, head] = (weights / weights.sum(axis=1, keepdims=True)) @ v[:, kv_head]
+    return out

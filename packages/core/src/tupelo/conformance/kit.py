@@ -1,0 +1,102 @@
+"""Collecting the cases of all levels, running them, and the report that results."""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+
+from tupelo.conformance.case import Case, Result, Status, run_case
+from tupelo.conformance.known import KnownFailure, apply_known
+from tupelo.conformance.levels.attention import attention_cases
+from tupelo.conformance.levels.collectives import collectives_cases
+from tupelo.conformance.levels.contract import contract_cases
+from tupelo.conformance.levels.kv import kv_cases
+from tupelo.conformance.levels.ops import ops_cases
+from tupelo.conformance.levels.runner import runner_cases
+from tupelo.conformance.levels.sampler import sampler_cases
+from tupelo.conformance.target import Target
+
+Suite = Callable[[Target], Iterator[Case]]
+
+SUITES: dict[str, tuple[int, Suite]] = {
+    "contract": (0, contract_cases),
+    "ops": (1, ops_cases),
+    "attention": (2, attention_cases),
+    "kv": (2, kv_cases),
+    "sampler": (2, sampler_cases),
+    "runner": (2, runner_cases),
+    "collectives": (4, collectives_cases),
+}
+"""Suites by the first part of their cases' ids, each with its level."""
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """All results of one run.
+
+    Attributes:
+        target: what was tested. levels: which were run. results: in the order of running.
+    """
+
+    target: Target
+    levels: tuple[int, ...]
+    results: list[Result] = field(default_factory=list)
+
+    def having(self, *statuses: Status) -> list[Result]:
+        """The results of these statuses."""
+        return [r for r in self.results if r.status in statuses]
+
+    @property
+    def green(self) -> bool:
+        """Whether nothing failed, nothing passed unexpectedly, and something passed."""
+        bad = self.having(Status.FAILED, Status.UNEXPECTED_PASS)
+        return not bad and bool(self.having(Status.PASSED))
+
+    @property
+    def failed_ids(self) -> list[str]:
+        """The ids that make the report red."""
+        return [r.id for r in self.having(Status.FAILED, Status.UNEXPECTED_PASS)]
+
+
+def run_kit(
+    target: Target,
+    levels: Iterable[int] = (0, 1, 2, 3, 4),
+    *,
+    only: str = "",
+    known: tuple[KnownFailure, ...] = (),
+    on_result: Callable[[Result], None] = lambda result: None,
+) -> Report:
+    """Run the kit on a backend.
+
+    Args:
+        levels: which levels to run.
+        only: run only cases whose id starts with this.
+        known: failures that are known; those of cases outside ``levels`` and ``only`` are ignored.
+        on_result: called with each result as it comes, before ``known`` is applied.
+    """
+    chosen = tuple(sorted(set(levels)))
+    results = []
+    for name, (level, suite) in SUITES.items():
+        if level in chosen:
+            for case in _collect(name, level, suite, target):
+                if case.id.startswith(only):
+                    results.append(run_case(case))
+                    on_result(results[-1])
+    relevant = tuple(k for k in known if _selected(k.id, chosen, only))
+    return Report(target, chosen, apply_known(results, relevant))
+
+
+def _collect(name: str, level: int, suite: Suite, target: Target) -> Iterator[Case]:
+    """A suite's cases; a part so broken that its cases cannot even be listed is one failed case."""
+    try:
+        yield from suite(target)
+    except Exception as error:  # whatever a broken record raises becomes the case's failure
+        failure = error
+
+        def fail() -> None:
+            raise failure
+
+        yield Case(f"{name}/collect", level, fail)
+
+
+def _selected(case_id: str, levels: tuple[int, ...], only: str) -> bool:
+    suite = case_id.split("/")[0]
+    return case_id.startswith(only) and (suite not in SUITES or SUITES[suite][0] in levels)
