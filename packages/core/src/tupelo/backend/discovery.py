@@ -72,7 +72,7 @@ def find_backend(name: str | None = None, *, points: Iterable[EntryPoint] | None
     if len(leaders) > 1:
         names = " and ".join(b.name for b in leaders)
         raise BackendUnavailable(
-            f"backends {names} have equal priority {best}; name one with --backend or TUPELO_BACKEND"
+            f"backends {names} share priority {best}; name one with --backend or TUPELO_BACKEND"
             + _listing(candidates)
         )
     return leaders[0]
