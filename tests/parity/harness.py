@@ -46,17 +46,23 @@ class Driver:
     """A model with reference attention, a torch pool and the eager runner.
 
     Args:
-        model: loaded; bound here.
+        model: loaded; bound here, to ``ops``: by default the references.
         page_size: tokens a page.
         max_length: longest sequence.
         num_slots: sequences at once.
     """
 
     def __init__(
-        self, model: Model, *, page_size: int, max_length: int = 128, num_slots: int = 8
+        self,
+        model: Model,
+        *,
+        page_size: int,
+        max_length: int = 128,
+        num_slots: int = 8,
+        ops: OpTable | None = None,
     ) -> None:
         runtime = TorchRuntime("cpu")
-        ops = OpTable(OPS)
+        ops = OpTable(OPS) if ops is None else ops
         model.bind(ops)
         max_pages = -(-max_length // page_size)
         num_pages = num_slots * max_pages

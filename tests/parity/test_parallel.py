@@ -9,7 +9,7 @@ from tests.parity.families import FAMILIES
 from tests.parity.harness import Driver, Row
 from torch import Tensor
 
-from tupelo.backend.collectives import Collectives
+from tupelo.backend.collectives import TorchCollectives
 from tupelo.checkpoint import Checkpoint, open_checkpoint
 from tupelo.errors import ConfigError
 from tupelo.layers import Parallel
@@ -19,10 +19,11 @@ from tupelo.weights import load_weights
 PROMPTS = [[5, 9, 200, 17, 3, 90, 91, 92, 7], [250, 4, 4]]
 
 
-class ThreadRank(Collectives):
+class ThreadRank(TorchCollectives):
     """One rank among threads: everyone puts a tensor on the table, then everyone reads them all."""
 
     def __init__(self, rank: int, table: list[Tensor | None], barrier: threading.Barrier) -> None:
+        super().__init__()
         self.rank = rank
         self.world_size = len(table)
         self._table = table

@@ -72,22 +72,22 @@ class Head:
         else:
             source = embedding.table.sources[0].name if tied else f"{name}.weight"
             weight = _vocab_rows(source, embedding.vocab_size, embedding.hidden_size, parallel)
-        self.linear = Linear(weight)
+        self._weights = Linear(weight)
 
     def parameters(self) -> Iterator[Parameter]:
         """The weight, unless it is the embedding's."""
         if not self.shares_table:
-            yield from self.linear.parameters()
+            yield from self._weights.parameters()
 
     def call(self, dtype: str) -> OpCall:
         """What its kernel is chosen by."""
-        return OpCall(op="linear", dtype=dtype, shape=self.linear.shape)
+        return OpCall(op="linear", dtype=dtype, shape=self._weights.shape)
 
     def bind(self, table: OpTable, dtype: str) -> None:
         """Choose the kernel, pack, and drop the plain weight where nothing needs it."""
-        self._linear = table.bind(self.call(dtype), weights={"weight": self.linear.weight()})
+        self._linear = table.bind(self.call(dtype), weights={"weight": self._weights.weight()})
         if not self.shares_table:
-            self.linear.release()
+            self._weights.release()
 
     def forward(self, hidden: Tensor) -> Tensor:
         """(n, vocab_size) for hidden states (n, hidden_size)."""

@@ -4,13 +4,14 @@ For tests and for measuring speed. Values are scaled so that activations stay fi
 depth and tokens differ from step to step.
 """
 
+import math
 import zlib
 from collections.abc import Iterator
 
 import numpy as np
 import torch
 
-from tupelo.checkpoint import HostTensor
+from tupelo.checkpoint import HostTensor, ModelConfig
 from tupelo.layers import Source
 from tupelo.models import Model
 from tupelo.weights.loader import fill, parameter_places
@@ -18,13 +19,20 @@ from tupelo.weights.loader import fill, parameter_places
 POOL_SIZE = 4_194_301
 """Normal values drawn once and read round and round; prime, so that no two rows are equal."""
 
-BIAS_SCALE = 0.1
+_BIAS = 0.1
+_GAIN = 1.5
+_QUERY_KEY_GAIN = 3.0
+_HEAD_NORM = 2.0
 
 
 def dummy_weights(model: Model, seed: int, *, device: torch.device | str) -> None:
     """Fill every parameter of ``model`` with values that depend on ``seed`` and its name alone.
 
-    Matrices are normal with variance ``1 / in_features``, norms multiply by 1, biases are small.
+    Matrices are normal with a standard deviation of ``gain / sqrt(in_features)``, norms multiply
+    by 1, biases are small. The gain is above 1, and q and k are larger still so that attention
+    picks tokens instead of averaging them: otherwise all positions of a deep model end up alike. A
+    tied embedding is small once scaled, because its head would repeat the last token for ever; the
+    last norm makes up for it.
     """
     pool = np.random.default_rng(seed).standard_normal(POOL_SIZE, dtype=np.float32)
     fill(model, _tensors(model, pool), device)
@@ -32,14 +40,33 @@ def dummy_weights(model: Model, seed: int, *, device: torch.device | str) -> Non
 
 def _tensors(model: Model, pool: np.ndarray) -> Iterator[tuple[str, HostTensor]]:
     for name, uses in parameter_places(model).items():
-        yield name, HostTensor(_values(uses[0][1], pool), "float32")
+        source = uses[0][1]
+        if name.endswith("norm.weight"):
+            gain = _norm_gain(name, model.config)
+            values = np.full(source.shape, gain - source.offset, np.float32)
+        else:
+            values = _normal(source, pool) * np.float32(_scale(source, model.config))
+        yield name, HostTensor(values, "float32")
 
 
-def _values(source: Source, pool: np.ndarray) -> np.ndarray:
-    if source.name.endswith("norm.weight"):
-        return np.full(source.shape, 1.0 - source.offset, np.float32)
-    scale = BIAS_SCALE if len(source.shape) == 1 else source.shape[-1] ** -0.5
-    size = int(np.prod(source.shape))
+def _norm_gain(name: str, config: ModelConfig) -> float:
+    if name.endswith(("q_norm.weight", "k_norm.weight")):
+        return _HEAD_NORM
+    last = config.tie_word_embeddings and ".layers." not in name
+    return config.embedding_scale if last else 1.0
+
+
+def _scale(source: Source, config: ModelConfig) -> float:
+    if len(source.shape) == 1:
+        return _BIAS
+    width = 1.0 / math.sqrt(source.shape[-1])
+    if source.name.endswith("embed_tokens.weight"):
+        return width / config.embedding_scale if config.tie_word_embeddings else 1.0
+    picks = source.name.endswith(("q_proj.weight", "k_proj.weight"))
+    return width * (_QUERY_KEY_GAIN if picks else _GAIN)
+
+
+def _normal(source: Source, pool: np.ndarray) -> np.ndarray:
+    size = math.prod(source.shape)
     start = zlib.crc32(source.name.encode()) % len(pool)
-    values = np.resize(np.roll(pool, -start), size)
-    return (values * np.float32(scale)).reshape(source.shape)
+    return np.resize(np.roll(pool, -start), size).reshape(source.shape)
