@@ -28,7 +28,7 @@ def backend() -> Backend | Unavailable:
             dtypes=("float32", "bfloat16", "float16"),
             same_step_sharing=True,
             plan_needs_host_lens=True,
-            batch_invariant=library is not None,
+            batch_invariant=("float32",) if library is not None else (),
             memory_fraction=0.5,
             max_world_size=8,
             collective_library="gloo",

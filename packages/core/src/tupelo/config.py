@@ -50,7 +50,6 @@ class EngineConfig:
         choices=("auto", "float32", "bfloat16", "float16"),
     )
     context_length: int = option(0, "longest prompt + output in tokens; 0 means the model's", low=0)
-    trust_remote_code: bool = option(False, "run Python code that a model folder brings")
     offline: bool = option(False, "never download anything")
     seed: int = option(0, "seed of dummy weights and of requests that bring none")
 

@@ -132,8 +132,12 @@ def make_model(config: EngineConfig, shape: ModelConfig, backend: Backend) -> Mo
         raise CapabilityError(
             f"backend {backend.name!r} cannot store K/V as {kv_dtype}; it has {', '.join(known)}"
         )
-    if config.batch_invariant and not backend.capabilities.batch_invariant:
-        raise CapabilityError(f"backend {backend.name!r} has no batch-invariant mode")
+    invariant = backend.capabilities.batch_invariant
+    if config.batch_invariant and not (dtype in invariant and kv_dtype in invariant):
+        raise CapabilityError(
+            f"--batch-invariant: backend {backend.name!r} is not batch-invariant in {dtype} over "
+            f"{kv_dtype} K/V; it is in: {', '.join(invariant) or 'no type'}"
+        )
     context = config.context_length or shape.max_position_embeddings
     if context > shape.max_position_embeddings:
         raise ConfigError(

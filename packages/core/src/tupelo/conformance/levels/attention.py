@@ -59,7 +59,8 @@ def attention_cases(target: Target) -> Iterator[Case]:
     capped = replace(base, soft_cap=2.0, windows=(7, None))
     yield case("soft_cap/window", _mixed, capped, no_cap or no_window)
     yield case("large_scores", _mixed, replace(base, size=6.0))
-    varies = "" if has.batch_invariant else "the backend does not declare batch_invariant"
+    invariant = base.dtype in has.batch_invariant
+    varies = "" if invariant else f"the backend does not declare batch_invariant in {base.dtype}"
     yield Case("attention/batch_invariant", 2, partial(_invariant, target, base), varies)
 
 
