@@ -1,7 +1,8 @@
 """A device of a few numpy arrays that stores tokens where a real one stores K/V.
 
-The next token is a hash of everything that the row can see through its page table, so a wrong page, a
-stale table, or a page read before it is written changes the output. The oracle hashes the tokens alone.
+The next token is a hash of everything that the row can see through its page table, so a wrong
+page, a stale table, or a page read before it is written changes the output. The oracle hashes the
+tokens alone.
 """
 
 import zlib
@@ -65,7 +66,8 @@ class PagedDevice:
         return StepResult(token_ids=np.array(tokens, np.int32))
 
     def _sample(self, slot: int, length: int) -> int:
-        """Reads the row's tokens through its table; windowed groups must agree inside their window."""
+        """Reads the row's tokens through its table; windowed groups must agree inside their
+        window."""
         seen = self._read(0, slot, 0, length)
         for group, spec in enumerate(self.config.groups):
             if spec.window is not None:

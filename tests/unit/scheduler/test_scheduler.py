@@ -132,8 +132,8 @@ def test_when_the_owner_of_a_prefix_goes_the_next_takes_over() -> None:
 def test_a_waiter_does_not_block_others() -> None:
     driver = Driver(config(pages=256, chunk_tokens=80, same_step_sharing=False))
     shared = prompt(1, 64)
-    driver.submit("owner", shared + [1], max_new_tokens=1)
-    driver.submit("waiter", shared + [2], max_new_tokens=1)
+    driver.submit("owner", [*shared, 1], max_new_tokens=1)
+    driver.submit("waiter", [*shared, 2], max_new_tokens=1)
     driver.submit("other", prompt(2, 6), max_new_tokens=1)
     driver.step()
     assert driver.ended.keys() == {"owner", "other"}
