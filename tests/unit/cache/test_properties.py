@@ -332,14 +332,15 @@ class CacheMachine(RuleBasedStateMachine):
                     held.setdefault(self.prefix(request, position), page)
 
     def release(self, request: Request, num_tokens: int) -> None:
-        """What goes is what no query from ``num_tokens`` on sees."""
+        """All goes that no query from ``num_tokens`` on sees; what the next one sees stays."""
         self.cache.release_window(request.lease, num_tokens)
         for group, spec in enumerate(self.groups):
             first = min(self.needed(group, num_tokens), default=request.lease.num_pages)
             if spec.window is not None and num_tokens:
                 first = min(first, num_tokens // self.page_size)
                 assert (request.lease.pages(group)[:first] == -1).all()
-                assert (request.lease.pages(group)[first:] >= 0).all()
+            for position in self.needed(group, request.done):
+                assert request.lease.pages(group)[position] >= 0
 
     def extend(self, lease: Lease, num_tokens: int) -> bool:
         count = max(0, -(-num_tokens // self.page_size) - lease.num_pages)

@@ -213,7 +213,6 @@ class CacheCore:
         for index in range(len(self.pools)):
             self.let_go(lease, index, position, lease.num_pages)
         lease.num_pages = position
-        lease.window_start = [min(start, position) for start in lease.window_start]
         lease.num_cached_tokens = min(lease.num_cached_tokens, position * self.page_size)
         self.retreat(lease, position)
 

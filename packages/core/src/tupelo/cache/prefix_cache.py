@@ -245,6 +245,7 @@ class PrefixCache:
     def release_window(self, lease: Lease, num_tokens: int) -> list[tuple[int, int]]:
         """Give back window pages that no query at token ``num_tokens`` or later can see.
 
+        Pass the start of the oldest step that may still be withdrawn, else of the next one.
         Returns, for each group, which positions ``[start, stop)`` became ABSENT (equal for none).
         """
         self._assert_live(lease)

@@ -216,8 +216,6 @@ class RadixTree:
         assert parent is not None
         assert not node.locks
         del parent.children[self._first_key(node)]
-        # A lease may have touched only its own node when it closed.
-        parent.last_access = max(parent.last_access, node.last_access)
         nodes = [node]
         for below in nodes:
             nodes.extend(below.children.values())
