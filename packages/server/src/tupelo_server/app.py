@@ -1,6 +1,7 @@
 """The application: routes, error replies, and the guard around them."""
 
 from fastapi import FastAPI
+from fastapi.routing import APIRoute
 from starlette._utils import get_route_path
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -10,7 +11,6 @@ from starlette.types import ASGIApp
 from tupelo.errors import RequestError, TemplateError
 from tupelo_server import __version__
 from tupelo_server.errors import (
-    INTERNAL,
     ClientGone,
     MethodNotAllowed,
     NotFound,
@@ -41,12 +41,13 @@ def create_api(state: ServerState) -> FastAPI:
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
+        generate_unique_id_function=_operation,
         exception_handlers={
             RequestError: _refused,
             TemplateError: _refused,
             HTTPException: _no_route,
             ClientGone: _gone,
-            Exception: _broken,
+            Exception: _refused,
         },
     )
     api.state.server = state
@@ -65,6 +66,12 @@ def create_app(state: ServerState) -> ASGIApp:
     )
 
 
+def _operation(route: APIRoute) -> str:
+    """The name of an operation in the OpenAPI document."""
+    method = min(route.methods or {"get"}).lower()
+    return method + route.path.replace("/", "_")
+
+
 async def _refused(request: Request, error: Exception) -> Response:
     return _reply(request, as_request_error(error))
 
@@ -79,11 +86,6 @@ async def _no_route(request: Request, error: Exception) -> Response:
 
 async def _gone(request: Request, error: Exception) -> Response:
     return Response(status_code=499)
-
-
-async def _broken(request: Request, error: Exception) -> Response:
-    """The last resort; the guard logs the error, which is raised further."""
-    return _reply(request, RequestError(INTERNAL, code="internal_error"))
 
 
 def _reply(request: Request, error: RequestError) -> Response:

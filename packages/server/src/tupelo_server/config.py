@@ -50,5 +50,15 @@ class ServerConfig:
     @property
     def api_keys(self) -> tuple[str, ...]:
         """Every key that opens the API; none means that the API is open."""
-        given = self.api_key or os.environ.get("TUPELO_API_KEY", "")
-        return tuple(key.strip() for key in given.split(",") if key.strip())
+        return tuple(split_keys(self.api_key))
+
+
+def split_keys(given: str) -> list[str]:
+    """API keys of a comma-separated list; where none is given, of ``TUPELO_API_KEY``."""
+    text = given or os.environ.get("TUPELO_API_KEY", "")
+    return [key.strip() for key in text.split(",") if key.strip()]
+
+
+def client_key(given: str) -> str:
+    """The key that a client sends: the given one, else the first of ``TUPELO_API_KEY``."""
+    return next(iter(split_keys(given)), "")

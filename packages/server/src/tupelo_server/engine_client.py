@@ -10,6 +10,7 @@ from contextlib import aclosing
 from dataclasses import replace
 from typing import Any, Protocol
 
+from tupelo.engine.client import Health
 from tupelo.engine.messages import EngineInfo, Output
 from tupelo.errors import InvalidRequest
 from tupelo.request import FinishReason, Request
@@ -20,16 +21,6 @@ from tupelo_server.prompts import Prompts
 
 MAX_SAMPLES = 4096
 MAX_RID_LENGTH = 256
-
-
-class EngineHealth(Protocol):
-    """Whether the engine can serve, and if not, why."""
-
-    @property
-    def ready(self) -> bool: ...
-
-    @property
-    def reason(self) -> str: ...
 
 
 class Engine(Protocol):
@@ -46,7 +37,7 @@ class Engine(Protocol):
 
     async def control(self, action: str) -> Any: ...
 
-    def health(self) -> EngineHealth: ...
+    def health(self) -> Health: ...
 
 
 class Frontend:

@@ -59,9 +59,8 @@ class Guard:
         except RequestError as error:
             await _refuse(error, path, scope, receive, send)
         except Exception as error:
-            refusal = as_request_error(error)
-            if not started:
-                await _refuse(refusal, path, scope, receive, send)
+            if not started:  # else the application has answered and logged it
+                await _refuse(as_request_error(error), path, scope, receive, send)
 
     def _owner(self, scope: Scope, path: str) -> str:
         """Who asks.

@@ -10,6 +10,7 @@ import logging
 import math
 import signal
 import socket
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -78,7 +79,11 @@ def bind(host: str, port: int) -> socket.socket:
 
 
 class Server:
-    """One run of the server."""
+    """One run of the server.
+
+    Attributes:
+        ready: set once requests are served.
+    """
 
     def __init__(
         self, engine_config: EngineConfig, config: ServerConfig, template: str | None
@@ -89,19 +94,10 @@ class Server:
         self._engine = EngineClient(engine_config, log_level=config.log_level)
         self._engine.on_death = self._on_death
         self._state = ServerState(config=config, engine_config=engine_config, engine=self._engine)
-        self._http = _Http(
-            uvicorn.Config(
-                create_app(self._state),
-                http=_protocol(config),
-                ws="none",
-                lifespan="off",
-                log_config=None,
-                access_log=config.log_requests,
-                server_header=False,
-                timeout_graceful_shutdown=math.ceil(config.shutdown_timeout_s) + _ABORT_GRACE_S,
-            )
-        )
+        self._http = http_server(self._state)
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._exit_code = 0
+        self.ready = threading.Event()
 
     async def run(self, listener: socket.socket) -> int:
         """Start the engine, serve on ``listener``, stop everything. Returns the exit code.
@@ -109,9 +105,10 @@ class Server:
         Raises:
             TupeloError: the engine did not start.
         """
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, self._on_signal, number)
+        self._loop = asyncio.get_running_loop()
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._loop.add_signal_handler(number, self._on_signal, number)
         serving = asyncio.create_task(self._http.serve(sockets=[listener]))
         starting = asyncio.create_task(self._start(listener))
         try:
@@ -127,6 +124,12 @@ class Server:
             if self._state.frontend is not None:
                 self._state.frontend.prompts.close()
         return self._exit_code
+
+    def stop_from_thread(self) -> None:
+        """Drain, called from another thread than the one that runs the server."""
+        if self._loop is not None:
+            with contextlib.suppress(RuntimeError):  # its loop has ended already
+                self._loop.call_soon_threadsafe(self._on_signal, signal.SIGTERM)
 
     async def _start(self, listener: socket.socket) -> None:
         """Start the engine; from then on requests are served."""
@@ -147,6 +150,7 @@ class Server:
             info.backend,
             url,
         )
+        self.ready.set()
         if not self._config.api_keys and host not in ("127.0.0.1", "::1"):
             logger.warning("the API is open to the network without a key; see --api-key")
 
@@ -178,6 +182,23 @@ class Server:
         self._state.draining = True
         self._http.config.timeout_graceful_shutdown = DEATH_DRAIN_S
         self._http.should_exit = True
+
+
+def http_server(state: ServerState) -> uvicorn.Server:
+    """uvicorn with the application of ``state``, its limits, and without its own logging."""
+    config = state.config
+    return _Http(
+        uvicorn.Config(
+            create_app(state),
+            http=_protocol(config),
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            access_log=config.log_requests,
+            server_header=False,
+            timeout_graceful_shutdown=math.ceil(config.shutdown_timeout_s) + _ABORT_GRACE_S,
+        )
+    )
 
 
 class _Http(uvicorn.Server):

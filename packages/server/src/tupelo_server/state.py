@@ -7,7 +7,6 @@ from starlette.requests import Request
 
 from tupelo.config import EngineConfig
 from tupelo.engine.client import Health
-from tupelo.engine.client import Health
 from tupelo.errors import EngineUnavailable
 from tupelo_server.config import ServerConfig
 from tupelo_server.engine_client import Engine, Frontend

@@ -1,21 +1,20 @@
 """Behind ``tupelo chat``: a conversation over HTTP, and a server for as long as it lasts."""
 
 import json
-import subprocess
-import sys
-import tempfile
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Any
 
 import httpx
+import uvloop
 
+from tupelo.config import EngineConfig
 from tupelo.errors import EngineUnavailable, RequestError, TupeloError
-from tupelo_server.server import bind
+from tupelo_server.config import ServerConfig
+from tupelo_server.server import Server, bind
 
-START_LIMIT_S = 600.0
-_STOP_LIMIT_S = 10.0
+_POLL_S = 0.1
 
 
 class Conversation:
@@ -75,47 +74,24 @@ class Conversation:
 
 
 @contextmanager
-def running_server(flags: Sequence[str]) -> Iterator[str]:
-    """A server of its own with these flags, ended at the end; yields its address.
+def running_server(engine_config: EngineConfig) -> Iterator[str]:
+    """A server in a thread of this process, on a free port; yields its address when it is ready.
 
     Raises:
-        TupeloError: it did not start; the message holds the end of its log.
+        TupeloError: the engine did not start.
     """
-    with closing(bind("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
-    command = [sys.executable, "-m", "tupelo", "serve", "--port", str(port), *flags]
-    with tempfile.TemporaryFile("w+") as log:
-        process = subprocess.Popen(
-            command, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
-        )
-        try:
-            url = f"http://127.0.0.1:{port}"
-            _wait_until_ready(process, url)
-            yield url
-        except TupeloError as error:
-            log.seek(0)
-            raise TupeloError(f"{error}; its log ends:\n{log.read()[-2000:]}") from error
-        finally:
-            process.terminate()
+    config = ServerConfig(port=0, log_level="warning", shutdown_timeout_s=0.0)
+    with bind(config.host, config.port) as listener:
+        server = Server(engine_config, config, None)
+        with ThreadPoolExecutor(1) as pool:
+            ended = pool.submit(lambda: uvloop.run(server.run(listener)))
             try:
-                process.wait(_STOP_LIMIT_S)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-
-
-def _wait_until_ready(process: "subprocess.Popen[bytes]", url: str) -> None:
-    deadline = time.monotonic() + START_LIMIT_S
-    while time.monotonic() < deadline:
-        if process.poll() is not None:
-            raise TupeloError(f"the server ended with exit code {process.returncode}")
-        try:
-            if httpx.get(f"{url}/health", timeout=5.0).status_code == 200:
-                return
-        except httpx.TransportError:
-            pass  # not listening yet
-        time.sleep(0.1)
-    raise TupeloError(f"the server was not ready after {START_LIMIT_S:g} s")
+                while not server.ready.wait(_POLL_S):
+                    if ended.done():
+                        raise ended.exception() or TupeloError("the server ended while it started")
+                yield "http://{}:{}".format(*listener.getsockname())
+            finally:
+                server.stop_from_thread()
 
 
 def _pieces(line: str) -> Iterator[str]:

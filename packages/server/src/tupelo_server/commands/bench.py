@@ -1,6 +1,5 @@
 """``tupelo bench``: load on any server with the OpenAI API, and what came of it."""
 
-import os
 import sys
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
@@ -8,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from tupelo.commands import Command
 from tupelo.errors import ConfigError
+from tupelo_server.config import client_key
 
 if TYPE_CHECKING:
     from tupelo_server.bench.client import Load
@@ -76,7 +76,7 @@ def _load(args: Namespace) -> "Load":
     extra: dict[str, Any] = {"temperature": args.temperature}
     if not args.no_ignore_eos:
         extra["ignore_eos"] = True
-    key = args.api_key or os.environ.get("TUPELO_API_KEY", "")
+    key = client_key(args.api_key)
     model = args.model or _ask(args.url, key, "/v1/models")["data"][0]["id"]
     return Load(
         url=args.url,
@@ -119,7 +119,7 @@ def _texts(item: str) -> list[str]:
 
 def _vocab_size(args: Namespace) -> int:
     """The vocabulary that the server tells, else a size that every usual model has."""
-    key = args.api_key or os.environ.get("TUPELO_API_KEY", "")
+    key = client_key(args.api_key)
     try:
         return int(_ask(args.url, key, "/model_info")["vocab_size"])
     except (ConfigError, KeyError, ValueError):

@@ -1,15 +1,15 @@
 """``tupelo chat``: talk to a model in the terminal, over a running server or one of its own."""
 
 import contextlib
-import os
 import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator
 from typing import Any
 
 from tupelo.commands import Command
-from tupelo.commands.options import add_model, add_options
+from tupelo.commands.options import add_model, add_options, from_args
 from tupelo.config import EngineConfig
+from tupelo_server.config import client_key
 
 HELP = "/clear forgets the conversation, /exit leaves, Ctrl-C stops a reply"
 
@@ -29,13 +29,13 @@ def _configure(parser: ArgumentParser) -> None:
 def _run(args: Namespace) -> int:
     from tupelo_server.terminal import Conversation, running_server
 
-    key = args.api_key or os.environ.get("TUPELO_API_KEY", "")
+    key = client_key(args.api_key)
     options = {"max_tokens": args.max_tokens, "temperature": args.temperature}
     with contextlib.ExitStack() as stack:
         url = args.url
         if not url:
             print("starting the model ...", file=sys.stderr)
-            url = stack.enter_context(running_server(_engine_flags(args)))
+            url = stack.enter_context(running_server(from_args(EngineConfig, args)))
         talk = stack.enter_context(
             contextlib.closing(Conversation(url, key, system=args.system, options=options))
         )
@@ -72,19 +72,6 @@ def _answer(talk: Any, line: str) -> None:
         for piece in talk.ask(line):
             print(piece, end="", flush=True)
     print()
-
-
-def _engine_flags(args: Namespace) -> list[str]:
-    """The engine's flags as they were given."""
-    flags = []
-    for name in EngineConfig.__dataclass_fields__:
-        value = getattr(args, name, None)
-        flag = name.replace("_", "-")
-        if isinstance(value, bool):
-            flags.append(f"--{flag}" if value else f"--no-{flag}")
-        elif value is not None:
-            flags += [f"--{flag}", str(value)]
-    return flags
 
 
 COMMAND = Command("chat", "talk to a model in the terminal", _configure, _run)

@@ -4,7 +4,8 @@ Types are pydantic's, strict, unknown fields refused. Numeric bounds are not che
 ``tupelo.request``, the one table of them. An explicit null means the default.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -170,14 +171,27 @@ def checked_sampling(
     values: dict[str, Any], names: Mapping[str, str], vocab_size: int
 ) -> SamplingParams:
     """``SamplingParams.checked``, with errors that use the client's ``names`` of core's fields."""
-    try:
+    with client_names(names):
         return SamplingParams.checked(values, vocab_size=vocab_size)
+
+
+@contextmanager
+def client_names(names: Mapping[str, str]) -> Iterator[None]:
+    """Errors about fields of core name them as the client does."""
+    try:
+        yield
     except RequestError as error:
-        text = str(error)
-        for core, name in names.items():
-            text = text.replace(core, name)
-        param = names.get(error.param or "", error.param)
-        raise InvalidRequest(text, param=param, code=error.code) from None
+        core = error.param
+        if core is not None and core in names:
+            error.args = (str(error).replace(core, names[core]),)
+            error.param = names[core]
+        raise
+
+
+def documents(model: type[Body]) -> dict[str, Any]:
+    """What the OpenAPI document says of a route that takes this body."""
+    schema = model.model_json_schema()
+    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
 
 
 def model_defaults(defaults: Mapping[str, float]) -> dict[str, Any]:

@@ -11,7 +11,11 @@ from tupelo_server.connection import EventStream, event, while_connected
 from tupelo_server.engine_client import Frontend
 from tupelo_server.generation import Delta, Job
 from tupelo_server.protocol.chat import ChatBody, ChatChoices, chat_reply
-from tupelo_server.protocol.fields import StreamOptions, check_priority
+from tupelo_server.protocol.fields import (
+    StreamOptions,
+    check_priority,
+    documents,
+)
 from tupelo_server.protocol.openai import Reply, new_id
 from tupelo_server.state import ServerState, frontend_of, owner_of, state_of
 from tupelo_server.wire import JsonResponse, read_object
@@ -19,7 +23,7 @@ from tupelo_server.wire import JsonResponse, read_object
 router = APIRouter()
 
 
-@router.post("/v1/chat/completions")
+@router.post("/v1/chat/completions", openapi_extra=documents(ChatBody))
 async def chat_completions(request: Request) -> Response:
     """OpenAI's chat completion, with SGLang's additions."""
     state, frontend = state_of(request), frontend_of(request)

@@ -16,15 +16,22 @@ from tupelo_server.protocol.completion import (
     completion_reply,
     split_prompts,
 )
-from tupelo_server.protocol.fields import StreamOptions, check_priority
+from tupelo_server.protocol.fields import (
+    StreamOptions,
+    check_priority,
+    client_names,
+    documents,
+)
 from tupelo_server.protocol.openai import Reply, new_id
 from tupelo_server.state import ServerState, frontend_of, owner_of, state_of
 from tupelo_server.wire import JsonResponse, read_object
 
 router = APIRouter()
 
+_NAMES = {"input_ids": "prompt", "top_logprobs": "logprobs"}
 
-@router.post("/v1/completions")
+
+@router.post("/v1/completions", openapi_extra=documents(CompletionBody))
 async def completions(request: Request) -> Response:
     """OpenAI's text completion, with SGLang's additions."""
     state, frontend = state_of(request), frontend_of(request)
@@ -43,10 +50,11 @@ async def completions(request: Request) -> Response:
     choices = CompletionChoices(
         frontend.prompts.tokenizer, jobs, echo=body.echo, logprobs=body.logprobs is not None
     )
-    if body.stream:
-        deltas = frontend.run(jobs, owner_of(request))
-        return EventStream(_events(reply, choices, deltas, options))
-    found = await while_connected(request.receive, frontend.collect(jobs, owner_of(request)))
+    with client_names(_NAMES):
+        if body.stream:
+            deltas = frontend.run(jobs, owner_of(request))
+            return EventStream(_events(reply, choices, deltas, options))
+        found = await while_connected(request.receive, frontend.collect(jobs, owner_of(request)))
     return JsonResponse(completion_reply(reply, choices, found))
 
 

@@ -13,7 +13,7 @@ from starlette.responses import PlainTextResponse, Response
 from tupelo.errors import InvalidRequest
 from tupelo_server import __version__
 from tupelo_server.errors import SchemaError
-from tupelo_server.protocol.fields import Body
+from tupelo_server.protocol.fields import Body, documents
 from tupelo_server.state import ServerState, frontend_of, owner_of, public_path, state_of
 from tupelo_server.wire import JsonResponse, read_object
 
@@ -84,7 +84,8 @@ async def server_info(request: Request) -> Response:
     )
 
 
-@router.api_route("/flush_cache", methods=["GET", "POST"])
+@router.get("/flush_cache")
+@router.post("/flush_cache")
 async def flush_cache(request: Request) -> Response:
     """Empty the prefix cache. Refused while requests run; ``?timeout=SECONDS`` waits for them."""
     engine = frontend_of(request).engine
@@ -98,7 +99,7 @@ async def flush_cache(request: Request) -> Response:
         await asyncio.sleep(_FLUSH_POLL_S)
 
 
-@router.post("/abort_request")
+@router.post("/abort_request", openapi_extra=documents(AbortBody))
 async def abort_request(request: Request) -> Response:
     """Abort the sender's live requests of exactly this id, or all requests. Always 200, empty."""
     frontend, state = frontend_of(request), state_of(request)

@@ -11,6 +11,7 @@ from starlette.responses import Response
 
 from tupelo_server.connection import EventStream, event, while_connected
 from tupelo_server.generation import Delta
+from tupelo_server.protocol.fields import client_names, documents
 from tupelo_server.protocol.native import GenerateBody, NativeReply
 from tupelo_server.state import frontend_of, owner_of, state_of
 from tupelo_server.wire import JsonResponse, read_object
@@ -18,7 +19,8 @@ from tupelo_server.wire import JsonResponse, read_object
 router = APIRouter()
 
 
-@router.api_route("/generate", methods=["POST", "PUT"])
+@router.post("/generate", openapi_extra=documents(GenerateBody))
+@router.put("/generate", openapi_extra=documents(GenerateBody))
 async def generate(request: Request) -> Response:
     """Generate from text or ids; one prompt or a list of them."""
     state, frontend = state_of(request), frontend_of(request)
@@ -34,11 +36,12 @@ async def generate(request: Request) -> Response:
     )
     several = not body.single or sum(job.params.n for job in jobs) > 1
     owner = owner_of(request)
-    if body.stream:
-        cumulative = not state.config.incremental_streaming_output
-        events = _events(reply, frontend.run(jobs, owner), several=several, cumulative=cumulative)
-        return EventStream(events)
-    found = await while_connected(request.receive, frontend.collect(jobs, owner))
+    with client_names({"top_logprobs": "top_logprobs_num", "prompt": "text"}):
+        if body.stream:
+            deltas = frontend.run(jobs, owner)
+            cumulative = not state.config.incremental_streaming_output
+            return EventStream(_events(reply, deltas, several=several, cumulative=cumulative))
+        found = await while_connected(request.receive, frontend.collect(jobs, owner))
     items = [reply.item(delta) for delta in found]
     return JsonResponse(items if several else items[0])
 

@@ -12,6 +12,8 @@ from tupelo_server.wire import JsonResponse
 
 router = APIRouter()
 
+_ID = {"name": "model_id", "in": "path", "required": True, "schema": {"type": "string"}}
+
 
 @router.get("/v1/models")
 async def models(request: Request) -> Response:
@@ -20,11 +22,11 @@ async def models(request: Request) -> Response:
     return JsonResponse({"object": "list", "data": [_card(state_of(request))]})
 
 
-@router.get("/v1/models/{model_id:path}")
-async def model(request: Request, model_id: str) -> Response:
+@router.get("/v1/models/{model_id:path}", openapi_extra={"parameters": [_ID]})
+async def model(request: Request) -> Response:
     """One model by its name."""
     frontend_of(request)
-    state = state_of(request)
+    state, model_id = state_of(request), request.path_params["model_id"]
     if model_id != state.model_name:
         raise NotFound(
             f"the model {model_id[:100]!r} does not exist; this server has {state.model_name!r}",

@@ -6,6 +6,7 @@ from starlette.responses import Response
 
 from tupelo.errors import InvalidRequest
 from tupelo_server.protocol.chat import ChatBody
+from tupelo_server.protocol.fields import documents
 from tupelo_server.protocol.text import DetokenizeBody, TokenizeBody
 from tupelo_server.state import frontend_of, state_of
 from tupelo_server.wire import JsonResponse, read_object
@@ -13,8 +14,8 @@ from tupelo_server.wire import JsonResponse, read_object
 router = APIRouter()
 
 
-@router.post("/tokenize")
-@router.post("/v1/tokenize")
+@router.post("/tokenize", openapi_extra=documents(TokenizeBody))
+@router.post("/v1/tokenize", openapi_extra=documents(TokenizeBody))
 async def tokenize(request: Request) -> Response:
     """Ids of a text, of each of several texts, or of a rendered conversation."""
     state, frontend = state_of(request), frontend_of(request)
@@ -42,8 +43,8 @@ async def tokenize(request: Request) -> Response:
     )
 
 
-@router.post("/detokenize")
-@router.post("/v1/detokenize")
+@router.post("/detokenize", openapi_extra=documents(DetokenizeBody))
+@router.post("/v1/detokenize", openapi_extra=documents(DetokenizeBody))
 async def detokenize(request: Request) -> Response:
     """The text of ids, or of each of several lists of them."""
     state, frontend = state_of(request), frontend_of(request)

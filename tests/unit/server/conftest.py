@@ -1,0 +1,108 @@
+"""A server over a scripted engine, on a real socket: the network, uvicorn and clients are real."""
+
+import asyncio
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+import openai
+import pytest
+import uvloop
+from tests.unit.server.fake_engine import FakeEngine, byte_tokenizer
+
+from tupelo.config import EngineConfig
+from tupelo.text.templates import TemplateRenderer
+from tupelo_server.config import ServerConfig
+from tupelo_server.engine_client import Frontend
+from tupelo_server.prompts import Prompts
+from tupelo_server.server import bind, http_server
+from tupelo_server.state import ServerState
+
+TOKENIZER = byte_tokenizer()
+
+
+@dataclass
+class Service:
+    """A running server.
+
+    Attributes:
+        engine: the scripted engine behind it. url: its address. http: a plain client.
+    """
+
+    engine: FakeEngine
+    state: ServerState
+    url: str
+    loop: asyncio.AbstractEventLoop
+    http: httpx.Client
+
+    @property
+    def openai(self) -> openai.OpenAI:
+        return openai.OpenAI(base_url=f"{self.url}/v1", api_key="none", max_retries=0)
+
+    def post(self, path: str, **body: Any) -> httpx.Response:
+        return self.http.post(path, json=body)
+
+
+Start = Callable[..., Service]
+
+
+@pytest.fixture
+def start() -> Iterator[Start]:
+    """Start a server with these options; all are stopped after the test."""
+    with ExitStack() as stack:
+
+        def starting(**options: Any) -> Service:
+            engine_options = options.pop("engine", {})
+            return stack.enter_context(_running(engine_options, options))
+
+        yield starting
+
+
+@pytest.fixture(scope="module")
+def _shared() -> Iterator[Service]:
+    with _running({}, {}) as service:
+        yield service
+
+
+@pytest.fixture
+def service(_shared: Service) -> Service:
+    """A server with the default options, shared by a module's tests; its engine is as new."""
+    _shared.engine.reset()
+    return _shared
+
+
+@contextmanager
+def _running(engine_options: dict[str, Any], options: dict[str, Any]) -> Iterator[Service]:
+    config = ServerConfig(port=0, **options)
+    engine = FakeEngine(TOKENIZER)
+    state = ServerState(
+        config=config,
+        engine_config=EngineConfig(served_model_name="tiny", **engine_options),
+        engine=engine,
+    )
+    prompts = Prompts(TOKENIZER, TemplateRenderer())
+    state.frontend = Frontend(engine, prompts, state.metrics)
+    server = http_server(state)
+    loop = uvloop.new_event_loop()
+    with bind("127.0.0.1", 0) as listener:
+        host, port = listener.getsockname()
+        thread = threading.Thread(target=_serve, args=(loop, server, listener))
+        thread.start()
+        with httpx.Client(base_url=f"http://{host}:{port}", timeout=30) as http:
+            yield Service(engine, state, f"http://{host}:{port}", loop, http)
+        server.should_exit = True
+        server.force_exit = True
+        thread.join()
+    loop.close()
+    prompts.close()
+
+
+def _serve(loop: asyncio.AbstractEventLoop, server: Any, listener: socket.socket) -> None:
+    asyncio.set_event_loop(loop)
+    loop.run_until_complete(server.serve(sockets=[listener]))
+    loop.run_until_complete(loop.shutdown_asyncgens())
+    loop.run_until_complete(loop.shutdown_default_executor())
