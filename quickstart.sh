@@ -56,5 +56,5 @@ with direct.open(request, timeout=120) as reply:
 PYTHON
 echo "quickstart: ready after $SECONDS s"
 [ -n "$once" ] && exit 0
-echo "quickstart: the server stays at $url (try: tupelo chat); Ctrl-C ends it"
+echo "quickstart: the server stays at $url (try: .venv/bin/tupelo chat --url $url); Ctrl-C ends it"
 wait "$server"
