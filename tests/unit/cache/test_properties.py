@@ -243,7 +243,10 @@ class CacheMachine(RuleBasedStateMachine):
         limit = len(request.ids) - 1
         expected = 0
         if lease.num_published == before and limit > request.done:
-            own = [set(np.flatnonzero(lease.pages(g) >= 0)) for g in range(len(self.groups))]
+            own = [
+                set(np.flatnonzero(lease.pages(group) >= 0).tolist())
+                for group in range(len(self.groups))
+            ]
             longest = self.longest_match(request.namespace, request.ids, limit, before, own)
             expected = longest - request.done
         gained = self.cache.rematch(lease, request.array, max_tokens=limit)
@@ -436,7 +439,7 @@ def test_random_life_agrees_with_the_oracle(shape: str, page_size: int, eviction
     machine = type(
         "Machine", (CacheMachine,), {"groups": groups, "page_size": page_size, "eviction": eviction}
     )
-    run_state_machine_as_test(  # type: ignore[no-untyped-call]
+    run_state_machine_as_test(
         machine,
         settings=settings(
             max_examples=25,
