@@ -3,6 +3,7 @@
 from tupelo.backend import Kernel, Tier
 from tupelo_cpu.elementwise import ElementwiseOps, supports
 from tupelo_cpu.linear import LinearOps
+from tupelo_cpu.moe import moe_experts
 from tupelo_cpu.native.library import NativeLibrary
 
 
@@ -18,19 +19,30 @@ def native_kernels(library: NativeLibrary) -> tuple[Kernel, ...]:
     )
     packed = (linear.linear, linear.gated_mlp, linear.add_norm_linear)
     pack = linear.pack
-    return tuple(
-        Kernel(
-            op=fn.__name__, name=f"native_{fn.__name__}", fn=fn, tier=Tier.VENDOR, supports=supports
+    by_token = Kernel(
+        op="moe_experts", name="moe_experts_by_token", fn=moe_experts, supports=supports
+    )
+    return (
+        tuple(
+            Kernel(
+                op=fn.__name__,
+                name=f"native_{fn.__name__}",
+                fn=fn,
+                tier=Tier.VENDOR,
+                supports=supports,
+            )
+            for fn in functions
         )
-        for fn in functions
-    ) + tuple(
-        Kernel(
-            op=fn.__name__,
-            name=f"native_{fn.__name__}",
-            fn=fn,
-            tier=Tier.VENDOR,
-            supports=supports,
-            pack=pack,
+        + tuple(
+            Kernel(
+                op=fn.__name__,
+                name=f"native_{fn.__name__}",
+                fn=fn,
+                tier=Tier.VENDOR,
+                supports=supports,
+                pack=pack,
+            )
+            for fn in packed
         )
-        for fn in packed
+        + (by_token,)
     )

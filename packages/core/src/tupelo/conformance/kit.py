@@ -8,6 +8,7 @@ from tupelo.conformance.known import KnownFailure, apply_known
 from tupelo.conformance.levels.attention import attention_cases
 from tupelo.conformance.levels.collectives import collectives_cases
 from tupelo.conformance.levels.contract import contract_cases
+from tupelo.conformance.levels.engine import engine_cases
 from tupelo.conformance.levels.kv import kv_cases
 from tupelo.conformance.levels.ops import ops_cases
 from tupelo.conformance.levels.runner import runner_cases
@@ -23,6 +24,7 @@ SUITES: dict[str, tuple[int, Suite]] = {
     "kv": (2, kv_cases),
     "sampler": (2, sampler_cases),
     "runner": (2, runner_cases),
+    "engine": (3, engine_cases),
     "collectives": (4, collectives_cases),
 }
 """Suites by the first part of their cases' ids, each with its level."""

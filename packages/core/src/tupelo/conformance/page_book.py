@@ -18,7 +18,8 @@ class PageBook:
     """One page group's tables on the host.
 
     Args:
-        num_pages: that the pool has; ids are handed out in an order shuffled by ``seed``.
+        num_pages: that the pool has; ids are handed out in an order shuffled by ``seed``, but for
+            the first and the last, which come first: mistakes like to end up there.
         max_pages: longest table.
     """
 
@@ -28,8 +29,8 @@ class PageBook:
         self.page_size = page_size
         self.table = np.zeros((num_slots + 1, max_pages), np.int32)
         self._counts = [0] * (num_slots + 1)
-        order = np.random.default_rng(seed).permutation(num_pages)
-        self._free = [int(page) for page in order]
+        order = np.random.default_rng(seed).permutation(np.arange(1, num_pages - 1))
+        self._free = [0, num_pages - 1, *(int(page) for page in order)]
         self._changes: list[tuple[int, int, int]] = []
 
     def pages(self, slot: int) -> list[int]:

@@ -1,6 +1,7 @@
 """Samples of the ops that work row by row: norms, rope, activations, embedding, merge, quantize."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -10,6 +11,9 @@ from tupelo.ops.samples import LARGE, LONG, Draw, view_of
 from tupelo.ops.spec import OpCall, Sample
 
 EPS = 1e-5
+
+WIDE_NORM = (("norm_dtype", "float32"),)
+"""Statics of a call whose norm weight stays float32, as ``1 + weight`` does in Gemma."""
 
 
 class Alone:
@@ -30,7 +34,11 @@ def rms_norm_samples() -> Iterator[Sample]:
     for name, x in inputs:
         size = x.shape[-1]
         args = {"x": x, "weight": draw.weight(size), "eps": EPS}
-        yield Sample(id=name, args=args, call=OpCall(op="rms_norm", dtype="", shape=(size,)))
+        call = OpCall(op="rms_norm", dtype="", shape=(size,))
+        yield Sample(id=name, args=args, call=call)
+        if name == "typical":
+            wide = replace(call, statics=WIDE_NORM)
+            yield Sample(id="wide_norm", args=args, call=wide, float32_args=("weight",))
 
 
 def add_rms_norm_samples() -> Iterator[Sample]:
@@ -70,6 +78,7 @@ def norm_rope_qkv_samples() -> Iterator[Sample]:
     cases: list[tuple[str, int, tuple[int, int, int], bool, Tensor]] = [
         ("typical", 5, (4, 2, 16), True, table),
         ("no_norm", 5, (4, 2, 16), False, table),
+        ("wide_norm", 5, (4, 2, 16), True, table),
         ("one_row", 1, (4, 2, 16), True, table),
         ("odd", 3, (3, 1, 22), True, cos_sin(64, 22)),
         ("partial", 5, (2, 2, 32), False, table),
@@ -96,8 +105,15 @@ def norm_rope_qkv_samples() -> Iterator[Sample]:
             "head_dim": dim,
         }
         shape = (heads, kv_heads, dim, angles.shape[1])
-        call = OpCall(op="norm_rope_qkv", dtype="", shape=shape)
-        yield Sample(id=name, args=args, call=call, scale=LARGE if name == "large" else 1.0)
+        wide = name == "wide_norm"
+        statics = (("qk_norm", norm), *(WIDE_NORM if wide else ()))
+        yield Sample(
+            id=name,
+            args=args,
+            call=OpCall(op="norm_rope_qkv", dtype="", shape=shape, statics=statics),
+            scale=LARGE if name == "large" else 1.0,
+            float32_args=("q_norm", "k_norm") if wide else (),
+        )
 
 
 def gate_samples(op: str) -> Iterator[Sample]:
@@ -203,10 +219,11 @@ def _added(op: str, more: dict[str, Any]) -> Iterator[Sample]:
             "eps": EPS,
             **more,
         }
-        scale = LARGE if name == "large" else 1.0
-        yield Sample(
-            id=name, args=args, call=OpCall(op=op, dtype="", shape=(x.shape[-1],)), scale=scale
-        )
+        call = OpCall(op=op, dtype="", shape=(x.shape[-1],))
+        yield Sample(id=name, args=args, call=call, scale=LARGE if name == "large" else 1.0)
+        if name == "typical":
+            wide = replace(call, statics=WIDE_NORM)
+            yield Sample(id="wide_norm", args=args, call=wide, float32_args=("weight",))
 
 
 def _hidden(draw: Draw) -> list[tuple[str, Tensor]]:

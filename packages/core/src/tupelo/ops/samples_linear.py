@@ -1,13 +1,14 @@
 """Samples of the ops that multiply by weights: linear, its fused forms, mixture of experts."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from tupelo.ops.samples import LARGE, LONG, Draw, view_of
-from tupelo.ops.samples_elementwise import EPS
+from tupelo.ops.samples_elementwise import EPS, WIDE_NORM
 from tupelo.ops.spec import OpCall, Sample
 from tupelo.ops.weight import LinearWeight
 
@@ -68,6 +69,9 @@ def add_norm_linear_samples() -> Iterator[Sample]:
             args |= {"residual": None, "weight": _positive(draw, out, hidden)}
         call = OpCall(op="add_norm_linear", dtype="", shape=(out, hidden))
         yield Sample(id=name, args=args, call=call)
+        if name == "typical":
+            wide = replace(call, statics=WIDE_NORM)
+            yield Sample(id="wide_norm", args=args, call=wide, float32_args=("norm_weight",))
 
 
 def gated_mlp_samples() -> Iterator[Sample]:

@@ -36,7 +36,8 @@ class OpCall:
         max_rows: the row bucket: largest number of rows of the calls that the choice is for; None:
             any.
         scheme: quantisation of the weights.
-        statics: the op's hashable options, such as ``{"activation": "silu"}``.
+        statics: the op's hashable options: ``activation`` (gated_mlp, moe_experts), ``qk_norm``
+            (norm_rope_qkv), and ``("norm_dtype", "float32")`` where a norm's weight stays float32.
     """
 
     op: str
@@ -94,12 +95,14 @@ class Sample:
         args: keyword arguments of the op's reference.
         call: what a kernel would be chosen by (dtype is filled in by the kit).
         scale: size of the outputs' terms; absolute tolerances are multiplied by it.
+        float32_args: more arguments that stay float32, besides those of the op.
     """
 
     id: str
     args: Mapping[str, Any]
     call: OpCall
     scale: float = 1.0
+    float32_args: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -59,9 +59,11 @@ def attention_cases(target: Target) -> Iterator[Case]:
     capped = replace(base, soft_cap=2.0, windows=(7, None))
     yield case("soft_cap/window", _mixed, capped, no_cap or no_window)
     yield case("large_scores", _mixed, replace(base, size=6.0))
-    invariant = base.dtype in has.batch_invariant
-    varies = "" if invariant else f"the backend does not declare batch_invariant in {base.dtype}"
-    yield Case("attention/batch_invariant", 2, partial(_invariant, target, base), varies)
+    for dtype in has.dtypes:
+        declared = dtype in has.batch_invariant
+        skip = "" if declared else f"the backend does not declare batch_invariant in {dtype}"
+        run = partial(_invariant, target, replace(base, dtype=dtype))
+        yield Case(f"attention/batch_invariant/{dtype}", 2, run, skip)
 
 
 def page_sizes(has: Capabilities) -> tuple[int, ...]:
@@ -237,6 +239,12 @@ def _invariant(target: Target, geometry: Geometry) -> None:
     both = [np.concatenate(pair) for pair in zip((q, k, v), others, strict=True)]
     second = among.raw_step([Row(0, 20), Row(1, 9)], *both)[:20]
     check(torch.equal(first, second), "a prompt's attention depends on the other row of the step")
+    chunked = PagedWorld(target, geometry, seed=3)
+    chunks = [
+        chunked.raw_step([Row(0, part.stop - part.start)], q[part], k[part], v[part])
+        for part in (slice(0, 13), slice(13, 20))
+    ]
+    check(torch.equal(first, torch.cat(chunks)), "a prompt's attention depends on its chunks")
     last = [np.ascontiguousarray(t[-1:]) for t in (q, k, v)]
     single = alone.raw_step([Row(0, 1)], *last)
     pair = [np.concatenate((t, o[-1:])) for t, o in zip(last, others, strict=True)]

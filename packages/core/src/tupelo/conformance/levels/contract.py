@@ -18,6 +18,15 @@ COMPUTE_DTYPES = ("float32", "bfloat16", "float16")
 SCHEMES = ("none",)
 """Quantisation schemes that core has; each comes with samples of ``linear``."""
 
+_TUPLES = (
+    "dtypes",
+    "kv_dtypes",
+    "page_sizes",
+    "head_dims",
+    "quant_schemes",
+    "batch_invariant",
+)
+
 PARTS = ("runtime", "attention", "kv_pool", "sampler", "runner", "collectives")
 
 
@@ -76,7 +85,11 @@ def _capabilities(backend: Backend) -> None:
         set(has.quant_schemes) <= set(SCHEMES) and "none" in has.quant_schemes,
         f"quant_schemes {has.quant_schemes}: core knows {SCHEMES}, and 'none' must be among them",
     )
-    for name in ("dtypes", "kv_dtypes", "page_sizes", "head_dims", "quant_schemes"):
+    check(
+        set(has.batch_invariant) <= set(has.dtypes),
+        f"batch_invariant {has.batch_invariant} names types that dtypes {has.dtypes} lacks",
+    )
+    for name in _TUPLES:
         values = getattr(has, name)
         check(isinstance(values, tuple), f"{name} is {type(values).__name__}, not a tuple")
         check(len(set(values)) == len(values), f"{name} {values} names one twice")

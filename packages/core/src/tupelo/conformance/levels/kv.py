@@ -90,10 +90,12 @@ def _round_trip(target: Target) -> None:
 
 
 def _copy_in_leaves_others(target: Target) -> None:
-    """Copying into some pages changes no other page of the pool."""
+    """Copying into some pages changes no other page of the pool, those next to them least."""
     world = PagedWorld(target, base_geometry(target))
     p, layers = world.geometry.page_size, range(len(world.geometry.windows))
     world.pool.arena(HOST_PAGES)
+    for slot in range(4):
+        world.books[0].set(slot, [10 + slot, 20 + slot])
     world.step(*(Row(slot, 2 * p) for slot in range(4)))
     pages = world.books[0].pages(1)
     world.pool.copy_out(pages, [1, 2], layers).wait()

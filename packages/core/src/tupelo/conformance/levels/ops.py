@@ -82,7 +82,7 @@ class _Trial:
     def chosen(self) -> Measured:
         """Through the table, as a layer binds it."""
         table = OpTable(OPS, self.target.backend.kernels)
-        args = device_args(self.target, self.spec, self.sample.args, self.call.dtype)
+        args = device_args(self.target, self.spec, self.sample, self.call.dtype)
         weights = {n: v for n, v in args.items() if isinstance(v, LinearWeight)}
         bound = table.bind(self.call, weights=weights)
         free = {n: v for n, v in args.items() if n not in weights}
@@ -93,7 +93,7 @@ class _Trial:
 
     def kernel(self, kernel: Kernel) -> Measured:
         """Through one kernel, chosen or not."""
-        args = device_args(self.target, self.spec, self.sample.args, self.call.dtype)
+        args = device_args(self.target, self.spec, self.sample, self.call.dtype)
         packed = {
             n: v.packed(kernel.pack) if isinstance(v, LinearWeight) else v for n, v in args.items()
         }
@@ -117,7 +117,7 @@ class _Trial:
         return got
 
     def _measure(self, got: Any, kernel: str, tier: Tier, *, chosen: bool) -> Measured:
-        want = reference_outputs(self.spec, self.sample.args, self.call.dtype)
+        want = reference_outputs(self.spec, self.sample, self.call.dtype)
         limits = (EXACT,) if self.spec.exact_outputs else self.spec.tolerances[self.call.dtype]
         error, share = compare(outputs_of(got), want, limits, self.sample.scale)
         name, dtype = self.spec.name, self.call.dtype
@@ -149,15 +149,14 @@ def run_watched(run: Callable[[], Any], reference: Callable[..., Any]) -> tuple[
     return value, called
 
 
-def device_args(
-    target: Target, spec: OpSpec, args: Mapping[str, Any], dtype: str
-) -> dict[str, Any]:
+def device_args(target: Target, spec: OpSpec, sample: Sample, dtype: str) -> dict[str, Any]:
     """A sample's arguments in ``dtype`` on the device; views stay views, with NaN in the gaps."""
+    keep = (*spec.float32_args, *sample.float32_args)
     backend = target.backend
     device = backend.runtime(backend.device).device
     moved: dict[str, Any] = {}
-    for name, value in args.items():
-        wanted = torch.float32 if name in spec.float32_args else getattr(torch, dtype)
+    for name, value in sample.args.items():
+        wanted = torch.float32 if name in keep else getattr(torch, dtype)
         if isinstance(value, Tensor):
             moved[name] = _move(value, wanted, device)
         elif isinstance(value, LinearWeight):
@@ -171,13 +170,14 @@ def device_args(
     return moved
 
 
-def reference_outputs(spec: OpSpec, args: Mapping[str, Any], dtype: str) -> tuple[Tensor, ...]:
+def reference_outputs(spec: OpSpec, sample: Sample, dtype: str) -> tuple[Tensor, ...]:
     """What the op is: of inputs rounded to ``dtype``, computed in float32 (or copied exactly)."""
     wide = getattr(torch, dtype) if spec.exact_outputs else torch.float32
+    wide_args = (*spec.float32_args, *sample.float32_args)
     ready: dict[str, Any] = {}
-    for name, value in args.items():
-        narrow = torch.float32 if name in spec.float32_args else getattr(torch, dtype)
-        keep = torch.float32 if name in spec.float32_args else wide
+    for name, value in sample.args.items():
+        narrow = torch.float32 if name in wide_args else getattr(torch, dtype)
+        keep = torch.float32 if name in wide_args else wide
         if isinstance(value, LinearWeight):
             tensors = {n: _round(t, narrow, keep) for n, t in value.tensors.items()}
             bias = None if value.bias is None else _round(value.bias, narrow, keep)
@@ -202,8 +202,8 @@ def _move(value: Tensor, dtype: torch.dtype, device: torch.device) -> Tensor:
 
 def _invariance_case(target: Target, spec: OpSpec, dtype: str) -> Case:
     skip = ""
-    if not target.backend.capabilities.batch_invariant:
-        skip = "the backend does not declare batch_invariant"
+    if dtype not in target.backend.capabilities.batch_invariant:
+        skip = f"the backend does not declare batch_invariant in {dtype}"
     elif not spec.row_args:
         skip = "the op has no rows"
     run = partial(_invariant, target, spec, dtype)
@@ -213,7 +213,7 @@ def _invariance_case(target: Target, spec: OpSpec, dtype: str) -> Case:
 def _invariant(target: Target, spec: OpSpec, dtype: str) -> None:
     """Each row alone, and the first half together, give the bits that they give in the batch."""
     for sample in spec.samples():
-        args = device_args(target, spec, sample.args, dtype)
+        args = device_args(target, spec, sample, dtype)
         rows = args[spec.row_args[0]].shape[0]
         if rows < 2:
             continue

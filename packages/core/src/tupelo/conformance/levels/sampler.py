@@ -255,7 +255,7 @@ def _penalties_slot_reuse(target: Target) -> None:
     _follow(world, 1, GREEDY, [9], [], steps=3, seed=24)
     other = PENALTY_KINDS["repetition"]
     world.admit(1, other, prompt=[4])
-    _follow(world, 1, other, [4], [], steps=6, seed=25)
+    _follow(world, 1, other, [4], [], steps=6, seed=23)  # where the first one's ids are the best
 
 
 def _bias(target: Target) -> None:
