@@ -226,7 +226,10 @@ class Scheduler:
             leases = [entry.lease for entry in growing if entry.lease is not None]
             if self._windowed:
                 for lease, entry in zip(leases, growing, strict=True):
-                    self.cache.release_window(lease, int(table.length[entry.slot]))
+                    # Steps in flight may still be withdrawn, with what they read.
+                    self.cache.release_window(
+                        lease, int(table.length[entry.slot]) - entry.num_pending
+                    )
             wanted = [int(table.length[entry.slot]) + 1 for entry in growing]
             if self.cache.extend_many(leases, wanted):
                 break
@@ -277,6 +280,9 @@ class Scheduler:
             if self._should_wait(entry, start):
                 return 0
         stop = min(entry.num_ids, start + budget)
+        if stop < entry.num_ids:  # on a page boundary, others' pages can be adopted next
+            aligned = stop - stop % self.config.page_size
+            stop = aligned if aligned > start else stop
         if stop <= start:
             return 0
         if self._windowed:
