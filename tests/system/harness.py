@@ -1,0 +1,112 @@
+"""Runs the real server as users do, as a process of its own, for tests over HTTP."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+
+import httpx
+import openai
+import psutil
+
+START_LIMIT_S = 120.0
+
+
+class ServerProcess:
+    """``tupelo serve`` on a free loopback port, from start to stop.
+
+    Attributes:
+        url: its address. log: what it wrote, after ``stop`` or while it runs.
+    """
+
+    def __init__(self, model: Path | str, folder: Path, *flags: str) -> None:
+        """Prepare; ``folder`` takes the log."""
+        self._log = folder / "server.log"
+        self._command = [sys.executable, "-m", "tupelo", "serve", str(model), *flags]
+        self.url = ""
+
+    def __enter__(self) -> "ServerProcess":
+        """Start it and wait until it is ready."""
+        self.launch()
+        self.wait_for(self.healthy, START_LIMIT_S)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    def launch(self) -> None:
+        """Start the process; wait until it says where it listens."""
+        environment = {**os.environ, "OMP_NUM_THREADS": "2"}
+        with self._log.open("w") as log:
+            self._process = subprocess.Popen(
+                [*self._command, "--port", "0"], stdout=log, stderr=log, env=environment
+            )
+        self.wait_for(lambda: "listening on http" in self.log, START_LIMIT_S)
+        self.url = self.log.partition("listening on ")[2].split(";")[0]
+
+    @property
+    def log(self) -> str:
+        return self._log.read_text()
+
+    @property
+    def engine(self) -> psutil.Process:
+        """The engine's process."""
+        for child in psutil.Process(self._process.pid).children(recursive=True):
+            if "tupelo.engine.worker" in child.cmdline():
+                return child
+        raise AssertionError("there is no engine process")
+
+    @property
+    def openai(self) -> openai.OpenAI:
+        return openai.OpenAI(base_url=f"{self.url}/v1", api_key="none", max_retries=0)
+
+    def healthy(self) -> bool:
+        try:
+            return httpx.get(f"{self.url}/health", timeout=5).status_code == 200
+        except httpx.TransportError:
+            return False
+
+    def metric(self, name: str) -> float:
+        """The value of a metric, the sum over its labels."""
+        lines = httpx.get(f"{self.url}/metrics", timeout=10).text.splitlines()
+        found = [line for line in lines if line.split("{")[0] == name]
+        assert found, f"no metric {name}"
+        return sum(float(line.rsplit(" ", 1)[1]) for line in found)
+
+    def wait_for(self, condition: Callable[[], bool], limit_s: float) -> float:
+        """Wait until ``condition``; the seconds that it took."""
+        begin = time.monotonic()
+        while not condition():
+            ended = self._process.poll()
+            assert ended is None, f"the server ended with {ended}:\n{self.log[-3000:]}"
+            assert time.monotonic() - begin < limit_s, (
+                f"not within {limit_s} s:\n{self.log[-3000:]}"
+            )
+            time.sleep(0.05)
+        return time.monotonic() - begin
+
+    def exit_code(self, limit_s: float) -> int:
+        """Wait for the end."""
+        return self._process.wait(limit_s)
+
+    def signal(self, number: signal.Signals) -> None:
+        self._process.send_signal(number)
+
+    def stop(self) -> None:
+        """End it as an operator does; kill it if it does not."""
+        if self._process.poll() is None:
+            self.signal(signal.SIGTERM)
+            try:
+                self._process.wait(20)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
