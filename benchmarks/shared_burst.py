@@ -84,8 +84,8 @@ def main() -> None:
         with_cache, without = (r for r in rows if r["order"] == order)
         met = with_cache["tokens"] <= GATE * unique
         print(
-            f"{order}: without the cache {without['seconds'] / with_cache['seconds']:.1f} x the time;"
-            f" gate {GATE} x unique: {'met' if met else 'MISSED'}"
+            f"{order}: without the cache {without['seconds'] / with_cache['seconds']:.1f} x the "
+            f"time; gate {GATE} x unique: {'met' if met else 'MISSED'}"
         )
     if arguments.out is not None:
         arguments.out.write_text(

@@ -53,8 +53,8 @@ class Capabilities:
         same_step_sharing: a row may read pages that another row of the same step fills.
         plan_needs_host_lens: ``AttentionBackend.plan`` reads ``host.seq_lens``, so they must be
             exact.
-        batch_invariant: compute types in which a request's result does not depend on what else is in
-            its batch, nor on how its prompt was chunked.
+        batch_invariant: compute types in which a request's result does not depend on what else is
+            in its batch, nor on how its prompt was chunked.
         memory_fraction: share of all memory for weights, workspace and K/V unless configured.
         max_world_size: ranks that can work together.
         collective_library: torch.distributed backend name, or "" for none.
