@@ -40,7 +40,8 @@ class Service:
     http: httpx.Client
 
     @property
-    def openai(self) -> openai.OpenAI:
+    def openai(self) -> Any:
+        """The official client; typed loosely, for replies have more than it declares."""
         return openai.OpenAI(base_url=f"{self.url}/v1", api_key="none", max_retries=0)
 
     def post(self, path: str, **body: Any) -> httpx.Response:

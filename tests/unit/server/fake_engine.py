@@ -35,7 +35,7 @@ def byte_tokenizer() -> Tokenizer:
     backend.add_special_tokens([BOS, EOS])
     facts = TokenizerFacts(
         special_tokens={"bos_token": BOS, "eos_token": EOS},
-        eos_token_ids=(backend.token_to_id(EOS),),
+        eos_token_ids=(len(alphabet) + 1,),
         chat_templates={"default": TEMPLATE},
     )
     return Tokenizer(backend, facts)

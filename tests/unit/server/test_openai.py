@@ -63,7 +63,7 @@ def test_role_comes_first_and_usage_last(service: Service) -> None:
             **CHAT, n=2, stream=True, stream_options={"include_usage": True}
         )
     )
-    first = {}
+    first: dict[int, str] = {}
     for chunk in stream[:-1]:
         for choice in chunk.choices:
             first.setdefault(choice.index, choice.delta.role)
@@ -89,7 +89,7 @@ def test_usage_counts_to_the_cut_and_the_engine_is_told(service: Service) -> Non
     reply = service.openai.chat.completions.create(**CHAT, stop=["lo, w"], max_tokens=400)
     assert reply.choices[0].message.content == "Hel"
     assert reply.choices[0].finish_reason == "stop"
-    assert reply.choices[0].matched_stop == "lo, w"  # type: ignore[attr-defined]
+    assert reply.choices[0].matched_stop == "lo, w"
     assert reply.usage is not None
     assert reply.usage.completion_tokens == len("Hello, w")
     assert service.engine.aborted == [service.engine.requests[-1].rid]
@@ -198,8 +198,8 @@ def test_echo_with_logprobs_covers_the_prompt(service: Service) -> None:
     assert min(logprobs.top_logprobs[1].values()) == -9999.0, "JSON has no infinity"
     streamed = list(service.openai.completions.create(**options, stream=True))
     assert "".join(chunk.choices[0].text for chunk in streamed) == "abcd"
-    tokens = [t for c in streamed for t in (c.choices[0].logprobs.tokens or [])]  # type: ignore[union-attr]
-    offsets = [o for c in streamed for o in (c.choices[0].logprobs.text_offset or [])]  # type: ignore[union-attr]
+    tokens = [t for c in streamed for t in (c.choices[0].logprobs.tokens or [])]
+    offsets = [o for c in streamed for o in (c.choices[0].logprobs.text_offset or [])]
     assert (tokens, offsets) == (logprobs.tokens, logprobs.text_offset)
 
 
@@ -232,7 +232,7 @@ def test_stop_token_is_no_text_unless_kept(service: Service) -> None:
     reply = service.openai.completions.create(model="tiny", prompt="a", extra_body=body, logprobs=0)
     choice = reply.choices[0]
     assert choice.text == "Hello, world"
-    assert choice.matched_stop == stop  # type: ignore[attr-defined]
+    assert choice.matched_stop == stop
     assert choice.logprobs is not None
     assert "".join(choice.logprobs.tokens or []) == choice.text
     assert reply.usage is not None
@@ -253,7 +253,7 @@ def test_cache_report(start: Start) -> None:
 
 def test_models(service: Service) -> None:
     assert [model.id for model in service.openai.models.list()] == ["tiny"]
-    assert service.openai.models.retrieve("tiny").max_model_len == 512  # type: ignore[attr-defined]
+    assert service.openai.models.retrieve("tiny").max_model_len == 512
     with pytest.raises(openai.NotFoundError) as caught:
         service.openai.models.retrieve("other/model")
     assert caught.value.code == "model_not_found"

@@ -82,7 +82,7 @@ class Frontend:
                     vocab_size=info.vocab_size, context_length=info.context_length
                 )
                 streams.append(self._sample(job, len(streams), request, owner))
-        return merge(streams)
+        return merge(streams) if len(streams) > 1 else streams[0]
 
     async def collect(self, jobs: Sequence[Job], owner: str) -> list[Delta]:
         """Run jobs to their end; each sample's deltas folded into one, in the order of the index.

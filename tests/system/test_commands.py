@@ -1,0 +1,48 @@
+"""``tupelo chat`` and ``tupelo bench`` as users run them."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.system.harness import ServerProcess
+
+
+def tupelo(
+    *arguments: str, typed: str = "", limit_s: float = 100
+) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [sys.executable, "-m", "tupelo", *arguments],
+        input=typed,
+        capture_output=True,
+        text=True,
+        timeout=limit_s,
+        env={**os.environ, "OMP_NUM_THREADS": "2"},
+    )
+
+
+def test_chat_starts_its_own_server(demo_gguf: Path) -> None:
+    flags = ["--max-tokens", "8", "--temperature", "0"]
+    found = tupelo("chat", str(demo_gguf), *flags, typed="What is the capital of France?\n/exit\n")
+    assert found.returncode == 0, found.stderr
+    assert "Paris" in found.stdout
+    assert "Traceback" not in found.stderr
+
+
+def test_chat_says_why_it_cannot_start(tmp_path: Path) -> None:
+    found = tupelo("chat", str(tmp_path / "absent.gguf"))
+    assert found.returncode == 2
+    assert "absent.gguf" in found.stderr
+    assert "Traceback" not in found.stderr
+
+
+def test_bench_measures(server: ServerProcess) -> None:
+    flags = ["--dataset", "shared-prefix", "--groups", "2", "--prefix-len", "48", "--json", "-"]
+    sizes = ["--num-requests", "8", "--input-len", "8", "--output-len", "4"]
+    found = tupelo("bench", "--url", server.url, *flags, *sizes)
+    assert found.returncode == 0, found.stderr
+    figures = json.loads(found.stdout)
+    assert figures["failed"] == 0
+    assert (figures["input_tokens"], figures["output_tokens"]) == (8 * 56, 8 * 4)
+    assert figures["ttft_ms"]["p99"] > 0
