@@ -321,3 +321,4 @@ def test_tokenize_and_back(service: Service) -> None:
 
 def test_greeting(service: Service) -> None:
     assert "Tupelo" in service.http.get("/").text
+    assert service.http.head("/").status_code == 200

@@ -31,6 +31,7 @@ class AbortBody(Body):
 
 
 @router.get("/")
+@router.head("/")
 async def greeting() -> Response:
     """Something for a browser."""
     return PlainTextResponse(f"Tupelo {__version__} is running. The OpenAI API is under /v1.\n")
