@@ -1,0 +1,24 @@
+"""Norms, activations and rope against the references of their ops, interpreted."""
+
+import pytest
+
+pytest.importorskip("triton", reason="the portable kernels need triton")
+
+from tests.unit.triton.world import check_op, op_cases
+
+from tupelo.ops import OpSpec, Sample
+from tupelo.triton import activation, norm, rope
+
+KERNELS = {
+    "rms_norm": norm.rms_norm,
+    "add_rms_norm": norm.add_rms_norm,
+    "silu_mul": activation.silu_mul,
+    "gelu_mul": activation.gelu_mul,
+    "rope": rope.rope,
+    "norm_rope_qkv": rope.norm_rope_qkv,
+}
+
+
+@pytest.mark.parametrize(("spec", "sample", "dtype"), op_cases(*KERNELS))
+def test_op(spec: OpSpec, sample: Sample, dtype: str) -> None:
+    check_op(spec, sample, dtype, KERNELS[spec.name])
