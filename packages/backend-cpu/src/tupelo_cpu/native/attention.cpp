@@ -85,6 +85,7 @@ void write_tokens(const AttentionCall& c, const float* k, const float* v, float*
 }
 
 // Offsets in the caches of one block's tokens, as far as a task sees them; further entries repeat the last.
+// A block may begin behind the window, where the table has -1: page 0 is read instead, and masked.
 struct Located {
   int64_t n, offsets[BLOCK];
 };
@@ -95,7 +96,7 @@ void locate(const AttentionCall& c, const Task& task, int64_t block, Located* to
   int64_t page = begin / c.page_size, in_page = begin % c.page_size, i = 0;
   to->n = n;
   while (i < n) {
-    int64_t at = table[page++] * c.page_stride + in_page * c.token_stride + task.kv_head * c.head_stride;
+    int64_t at = std::max<int64_t>(0, table[page++]) * c.page_stride + in_page * c.token_stride + task.kv_head * c.head_stride;
     for (int64_t end = std::min(n, i + c.page_size - in_page); i < end; i++, at += c.token_stride) to->offsets[i] = at;
     in_page = 0;
   }

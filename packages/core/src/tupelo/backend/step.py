@@ -23,7 +23,9 @@ class StepInputs:
         slots: (R,) int64; padding rows name the scratch slot.
         token_rows: (T,) int64, the row of each token; padding tokens name the last row.
         slot_mapping: G x (T,) int64, ``page * page_size + offset``, or -1 for padding.
-        page_tables: G x (num_slots + 1, max_pages) int32, the live tables of all slots.
+        page_tables: G x (num_slots + 1, max_pages) int32, the live tables of all slots. An entry is
+            -1, or a page that is another row's by now, where every token of it lies behind the
+            group's window for every row of the step: it may be read, but must not be seen.
     """
 
     host: Batch

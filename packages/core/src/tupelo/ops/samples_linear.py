@@ -102,7 +102,7 @@ def gated_mlp_samples() -> Iterator[Sample]:
 
 
 def moe_route_samples() -> Iterator[Sample]:
-    """``moe_route``: logits on a grid of 1/4: neither ties nor rounding in 16-bit types."""
+    """``moe_route``: logits on a grid that 16-bit types hold: neither ties nor rounding."""
     draw = Draw("moe_route")
     for name, rows, experts, top_k, renormalize in (
         ("typical", 5, 8, 2, True),
@@ -117,7 +117,8 @@ def moe_route_samples() -> Iterator[Sample]:
     ):
         logits = torch.empty(rows, experts)
         for row in range(rows):
-            logits[row] = draw.order(experts) * (LARGE / 16 if name == "large" else 0.25)
+            order = draw.order(experts)
+            logits[row] = 8192.0 + 64 * order if name == "large" else 0.25 * order
         args = {
             "logits": view_of(logits) if name == "strided" else logits,
             "top_k": top_k,

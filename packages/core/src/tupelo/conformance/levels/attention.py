@@ -220,6 +220,16 @@ def _window_freed_pages(world: PagedWorld) -> None:
     world.step(Row(0, 3))
 
 
+def _window_absent_pages(world: PagedWorld) -> None:
+    """The table has -1 for pages behind the window, as after a match in the prefix cache."""
+    g, book = world.geometry, world.books[1]
+    world.step(Row(0, 5 * g.page_size + 12))
+    behind = (world.length(0) - (g.windows[1] or 0)) // g.page_size
+    book.set(0, [-1] * behind + book.pages(0)[behind:])
+    world.step(Row(0, 1))
+    world.step(Row(0, 3))
+
+
 def _bucket(world: PagedWorld, tokens: int, rows: int) -> Bucket | None:
     """A bucket with room to spare; None lets a runner with static shapes choose its own."""
     return None if world.has_static_shapes else Bucket(tokens + 5, rows + 2)
@@ -274,5 +284,6 @@ _WINDOWED: dict[str, Scenario] = {
     "chunks": _window_chunks,
     "mixed": _mixed,
     "freed_pages": _window_freed_pages,
+    "absent_pages": _window_absent_pages,
     "padding": _padding,
 }

@@ -1,0 +1,88 @@
+"""The kit is green on the CPU backend and on both fakes, and looks at everything it should."""
+
+import pytest
+from tests.kit.mutants import BASE
+
+from tupelo.backend import find_backend
+from tupelo.conformance import Report, Status, Target, run_kit
+from tupelo.conformance.levels.engine import COMBINATIONS
+from tupelo.conformance.report import op_rows
+from tupelo.ops import OPS
+
+FAKES = "tupelo.conformance.fakes"
+
+
+@pytest.fixture(scope="module")
+def cpu() -> Report:
+    return run_kit(Target(find_backend("cpu"), "cpu"))
+
+
+def failures(report: Report) -> list[str]:
+    return [f"{r.id}: {r.message}" for r in report.having(Status.FAILED, Status.UNEXPECTED_PASS)]
+
+
+@pytest.mark.timeout(300)
+def test_the_cpu_backend_is_green(cpu: Report) -> None:
+    assert failures(cpu) == []
+    assert cpu.green
+    suites = {r.id.split("/")[0] for r in cpu.having(Status.PASSED)}
+    assert suites == {
+        *("contract", "ops", "attention", "kv", "sampler", "runner", "engine", "collectives")
+    }
+
+
+@pytest.mark.timeout(300)
+def test_every_op_is_measured_in_every_dtype(cpu: Report) -> None:
+    rows = op_rows(cpu)
+    assert {r["op"] for r in rows} == set(OPS)
+    assert {(r["op"], r["dtype"]) for r in rows} >= {
+        (op, dtype)
+        for op in OPS
+        for dtype in cpu.target.backend.capabilities.dtypes
+        if op != "sample_top_k_top_p"
+    }
+    assert all(r["tier"] in ("vendor", "portable", "reference") for r in rows)
+
+
+@pytest.mark.timeout(300)
+def test_every_kernel_is_run_or_says_why_not(cpu: Report) -> None:
+    for kernel in cpu.target.backend.kernels:
+        own = [r for r in cpu.results if r.id.endswith(f"/{kernel.name}") and r.level == 1]
+        assert any(r.status is Status.PASSED for r in own)
+        assert all(r.message for r in own if r.status is Status.SKIPPED)
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("name", ["recording_backend", "hostile_backend"])
+def test_the_fakes_are_green(name: str) -> None:
+    from tupelo.conformance import fakes
+
+    report = run_kit(Target(getattr(fakes, name)(), f"{FAKES}:{name}"), (0, 1, 2, 3))
+    assert failures(report) == []
+    assert report.green
+    assert {r.level for r in report.having(Status.PASSED)} == {0, 1, 2, 3}
+
+
+def test_what_is_not_declared_is_skipped_with_its_reason() -> None:
+    from dataclasses import replace
+
+    has = replace(
+        BASE.capabilities, window=False, soft_cap=False, same_step_sharing=False, page_sizes=(8,)
+    )
+    report = run_kit(Target(replace(BASE, capabilities=has)), [2], only="attention/")
+    assert report.green
+    skipped = {r.id: r.message for r in report.having(Status.SKIPPED)}
+    assert skipped["attention/shared_in_the_same_step"].endswith("same_step_sharing")
+    assert skipped["attention/window/chunks"].endswith("window")
+    assert skipped["attention/soft_cap"].endswith("soft_cap")
+    assert any(r.id == "attention/decode/page_8" for r in report.results)
+    assert not any("page_16" in r.id for r in report.results)
+
+
+def test_every_pair_of_engine_settings_occurs() -> None:
+    values = [sorted(set(column)) for column in zip(*COMBINATIONS, strict=True)]
+    assert values == [[False, True], [0, 16, 64], [False, True], [1, 2], [False, True]]
+    for i, first in enumerate(values):
+        for j in range(i + 1, len(values)):
+            together = {(row[i], row[j]) for row in COMBINATIONS}
+            assert together == {(a, b) for a in first for b in values[j]}
