@@ -98,6 +98,12 @@ async def test_sockets_are_private_to_the_user(client: EngineClient) -> None:
     assert client._folder.stat().st_mode & 0o077 == 0
 
 
+async def test_an_interrupt_at_the_terminal_is_the_parents_business(client: EngineClient) -> None:
+    os.kill(await process_id(client), signal.SIGINT)
+    await collect(client, "after")
+    assert client.health().ready
+
+
 async def test_a_killed_engine_ends_its_streams_and_says_so(client: EngineClient) -> None:
     told: list[int] = []
     client.on_death = told.append

@@ -7,6 +7,7 @@ ends when told to, and when standard input closes, which happens when its parent
 
 import logging
 import os
+import signal
 import sys
 import threading
 import time
@@ -129,6 +130,8 @@ def _end_with_parent() -> None:
 
 def main() -> int:
     """Entry point of the engine's process."""
+    # A terminal's Ctrl-C reaches every process of the group; the parent decides when to stop.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     first = msgspec.json.decode(sys.stdin.buffer.readline())
     logging.basicConfig(
         level=first["log_level"].upper(),
