@@ -132,7 +132,7 @@ class TorchSampler(Sampler):
         if Feature.PENALTIES in features:
             shaped = self._penalise(shaped.float(), slots)
         if mask is not None:
-            shaped = self._mask(shaped, mask)
+            shaped = self._mask(shaped.float(), mask)
         ids = torch.argmax(shaped, dim=-1)
         if Feature.SAMPLING in features:
             ids = self._draw(shaped.float(), ids, slots, positions)

@@ -12,11 +12,11 @@ from tupelo.backend import Plan, Runner, RunnerParts, StepInputs
 from tupelo.batch import Batch, Bucket
 from tupelo.conformance.case import CheckFailed, check
 from tupelo.conformance.dense import Doubles, attend
+from tupelo.conformance.geometry import Geometry
 from tupelo.conformance.page_book import PageBook
 from tupelo.conformance.probe_model import ProbeModel
 from tupelo.conformance.target import Target
 from tupelo.ops import OPS, OpTable, Tolerance
-from tupelo.specs import AttentionSpec, KVSpec
 
 Floats = npt.NDArray[np.float32]
 
@@ -37,26 +37,6 @@ TOLERANCES = {
 }
 
 NUM_SLOTS, NUM_PAGES, MAX_PAGES = 6, 240, 80
-
-
-@dataclass(frozen=True, slots=True)
-class Geometry:
-    """Sizes of a world.
-
-    Attributes:
-        windows: of each layer, None for full attention; each distinct window is a page group.
-        size: standard deviation of q, k and v; scores, and their errors, grow with its square.
-    """
-
-    dtype: str
-    kv_dtype: str
-    page_size: int
-    num_heads: int = 4
-    num_kv_heads: int = 2
-    head_dim: int = 64
-    windows: tuple[int | None, ...] = (None, None)
-    soft_cap: float | None = None
-    size: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,38 +65,14 @@ class PagedWorld:
         self.geometry = g = geometry
         backend = target.backend
         self.runtime = backend.runtime(backend.device)
-        groups = list(dict.fromkeys(g.windows))
-        self.group_of = [groups.index(window) for window in g.windows]
-        kinds = [
-            AttentionSpec(
-                group=groups.index(window),
-                num_heads=g.num_heads,
-                num_kv_heads=g.num_kv_heads,
-                head_dim=g.head_dim,
-                scale=g.head_dim**-0.5,
-                window=window,
-                soft_cap=g.soft_cap,
-            )
-            for window in groups
-        ]
-        stored = [
-            KVSpec(
-                group=index,
-                layers=tuple(i for i, w in enumerate(g.windows) if w == window),
-                num_kv_heads=g.num_kv_heads,
-                head_dim=g.head_dim,
-                dtype=g.kv_dtype,
-                window=window,
-            )
-            for index, window in enumerate(groups)
-        ]
+        self.group_of, kinds, stored = g.specs()
         self.kinds = kinds
         in_place = not backend.capabilities.functional_kv
         self.attention = backend.attention(kinds, g.page_size, MAX_PAGES, self.runtime, in_place)
-        self.pool = backend.kv_pool(stored, [NUM_PAGES] * len(groups), g.page_size, self.runtime)
+        self.pool = backend.kv_pool(stored, [NUM_PAGES] * len(stored), g.page_size, self.runtime)
         self.books = [
             PageBook(NUM_SLOTS, NUM_PAGES, MAX_PAGES, g.page_size, seed + i)
-            for i in range(len(groups))
+            for i in range(len(stored))
         ]
         self._tables = tuple(self.runtime.to_device(b.table.copy()) for b in self.books)
         self._random = np.random.default_rng(seed)

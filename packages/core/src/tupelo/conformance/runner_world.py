@@ -10,14 +10,13 @@ import numpy.typing as npt
 from tupelo.backend import RunnerParts, Ticket
 from tupelo.batch import LAST_TOKEN, Admission, Batch, Feature, StepResult
 from tupelo.conformance.case import check
+from tupelo.conformance.geometry import Geometry
 from tupelo.conformance.page_book import PageBook
-from tupelo.conformance.paged_world import Geometry
 from tupelo.conformance.probe_model import ProbeModel
 from tupelo.conformance.sampler_world import log_softmax
 from tupelo.conformance.target import Target
 from tupelo.ops import OPS, OpTable
 from tupelo.request import SamplingParams
-from tupelo.specs import AttentionSpec, KVSpec
 
 VOCAB, NUM_SLOTS, NUM_PAGES, MAX_PAGES = 48, 5, 60, 16
 TOP = 3
@@ -65,43 +64,25 @@ class RunnerWorld:
         g, backend = geometry, target.backend
         self.geometry = geometry
         runtime = backend.runtime(backend.device)
-        groups = list(dict.fromkeys(g.windows))
-        layers = [groups.index(window) for window in g.windows]
-        sizes = {"num_kv_heads": g.num_kv_heads, "head_dim": g.head_dim}
-        kinds = [
-            AttentionSpec(
-                group=i, num_heads=g.num_heads, scale=g.head_dim**-0.5, window=window, **sizes
-            )
-            for i, window in enumerate(groups)
-        ]
-        stored = [
-            KVSpec(
-                group=i,
-                layers=tuple(n for n, group in enumerate(layers) if group == i),
-                dtype=g.kv_dtype,
-                window=window,
-                **sizes,
-            )
-            for i, window in enumerate(groups)
-        ]
+        layers, kinds, stored = g.specs()
         self.model = ProbeModel(kinds, layers, VOCAB, g.dtype, runtime.device)
         in_place = not backend.capabilities.functional_kv
         self.runner = backend.runner(
             RunnerParts(
                 model=self.model,
                 attention=backend.attention(kinds, g.page_size, MAX_PAGES, runtime, in_place),
-                kv=backend.kv_pool(stored, [NUM_PAGES] * len(groups), g.page_size, runtime),
+                kv=backend.kv_pool(stored, [NUM_PAGES] * len(stored), g.page_size, runtime),
                 sampler=backend.sampler(NUM_SLOTS, VOCAB, OpTable(OPS, backend.kernels), runtime),
                 runtime=runtime,
                 num_slots=NUM_SLOTS,
                 max_pages=MAX_PAGES,
-                num_groups=len(groups),
+                num_groups=len(stored),
                 depth=depth,
             )
         )
         self._books = [
             PageBook(NUM_SLOTS, NUM_PAGES, MAX_PAGES, g.page_size, seed=i)
-            for i in range(len(groups))
+            for i in range(len(stored))
         ]
         self.tokens: list[list[int]] = [[] for _ in range(NUM_SLOTS)]
         self._lengths = [0] * NUM_SLOTS

@@ -14,7 +14,8 @@ import torch
 from tupelo.backend import Capabilities
 from tupelo.batch import Bucket
 from tupelo.conformance.case import Case, check
-from tupelo.conformance.paged_world import Geometry, PagedWorld, Row
+from tupelo.conformance.geometry import Geometry
+from tupelo.conformance.paged_world import PagedWorld, Row
 from tupelo.conformance.target import Target
 
 Scenario = Callable[[PagedWorld], None]

@@ -9,8 +9,8 @@ import torch
 
 from tupelo.batch import Bucket, Feature
 from tupelo.conformance.case import Case, check
+from tupelo.conformance.geometry import Geometry
 from tupelo.conformance.levels.attention import base_geometry
-from tupelo.conformance.paged_world import Geometry
 from tupelo.conformance.runner_world import LOGPROB_ERROR, VOCAB, Flight, Run, RunnerWorld
 from tupelo.conformance.target import Target
 from tupelo.ops.samples_sampling import pack_bits
