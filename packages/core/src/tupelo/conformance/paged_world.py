@@ -83,6 +83,7 @@ class PagedWorld:
         self._steps = 0
         self.has_static_shapes = backend.capabilities.static_shapes
         self._static = _static_runner(target, self) if self.has_static_shapes else None
+        self.runtime.synchronize()  # steps run on a stream of their own
 
     def length(self, slot: int) -> int:
         """Tokens stored for a slot."""
@@ -99,16 +100,16 @@ class PagedWorld:
     def raw_step(self, rows: Sequence[Row], q: Floats, k: Floats, v: Floats) -> Tensor:
         """Layer 0 alone, on given inputs, unchecked: what it returns, on the host."""
         starts = self._place(rows)
-        inputs = self._inputs(rows, starts, None)
-        sent_q, sent_k, sent_v = (self._pad_rows(t, len(inputs.input_ids)) for t in (q, k, v))
         with torch.inference_mode(), self.runtime.stream():
+            inputs = self._inputs(rows, starts, None)
+            sent_q, sent_k, sent_v = (self._pad_rows(t, len(inputs.input_ids)) for t in (q, k, v))
             plan = self.attention.plan(inputs)
             out = self.attention.forward(
                 sent_q, sent_k, sent_v, self.group_of[0], 0, self.pool, plan
-            )
+            ).cpu()
         new_k, new_v = (t.astype(np.float64) for t in (k, v))
         self._extend(0, rows, new_k, new_v)
-        return out[: len(q)].cpu()
+        return out[: len(q)]
 
     def step(
         self, *rows: Row, plan: Plan | None = None, bucket: Bucket | None = None, size: float = 1.0
@@ -125,8 +126,8 @@ class PagedWorld:
         decode_first = sorted(rows, key=lambda row: row.count > 1)
         check(list(rows) == decode_first, "decode rows come first")
         starts = self._place(rows)
-        inputs = self._inputs(rows, starts, bucket)
         with torch.inference_mode(), self.runtime.stream():
+            inputs = self._inputs(rows, starts, bucket)
             made = (
                 self.attention.plan(inputs) if plan is None else self.attention.plan(inputs, plan)
             )

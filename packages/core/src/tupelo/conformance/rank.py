@@ -170,14 +170,16 @@ def main() -> None:
     args = parser.parse_args()
     backend = make(find_factory(args.backend))
     assert isinstance(backend, Backend)
+    kind = torch.device(backend.device).type
+    device = torch.device(kind) if kind == "cpu" else torch.device(kind, args.rank)
+    if kind != "cpu":
+        torch.accelerator.set_device_index(args.rank)
     dist.init_process_group(
         backend.capabilities.collective_library,
         init_method=f"file://{args.store}",
         rank=args.rank,
         world_size=args.world_size,
     )
-    on_host = torch.device(backend.device).type == "cpu"
-    device = torch.device("cpu" if on_host else f"{backend.device}:{args.rank}")
     group = backend.collectives(dist.group.WORLD)
     checks = RankChecks(backend, group, device, args.dtype)
     answers: dict[str, str | None] = {

@@ -80,6 +80,7 @@ class RunnerWorld:
                 depth=depth,
             )
         )
+        runtime.synchronize()  # steps run on a stream of their own
         self._books = [
             PageBook(NUM_SLOTS, NUM_PAGES, MAX_PAGES, g.page_size, seed=i)
             for i in range(len(stored))

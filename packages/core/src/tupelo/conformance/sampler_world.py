@@ -8,6 +8,7 @@ import torch
 
 from tupelo.backend import Sampled
 from tupelo.batch import Admission, Batch, Feature
+from tupelo.conformance.case import check
 from tupelo.conformance.target import Target
 from tupelo.ops import OPS, OpTable
 from tupelo.request import SamplingParams
@@ -30,6 +31,7 @@ class SamplerWorld:
         ops = OpTable(OPS, backend.kernels)
         self._sampler = backend.sampler(num_slots, vocab_size, ops, self._runtime)
         self._steps = 0
+        self._runtime.synchronize()  # steps run on a stream of their own
 
     def admit(
         self,
@@ -42,16 +44,16 @@ class SamplerWorld:
         stop_ids: tuple[int, ...] = (),
     ) -> None:
         """Give a slot to a request with this prompt, and this output from before a retraction."""
-        self._sampler.admit(
-            Admission(
-                slot=slot,
-                params=params,
-                seed=seed,
-                input_ids=np.array([*prompt, *output], np.int32),
-                num_prompt_tokens=len(prompt),
-                stop_ids=stop_ids,
-            )
+        admission = Admission(
+            slot=slot,
+            params=params,
+            seed=seed,
+            input_ids=np.array([*prompt, *output], np.int32),
+            num_prompt_tokens=len(prompt),
+            stop_ids=stop_ids,
         )
+        with self._runtime.stream():
+            self._sampler.admit(admission)
 
     def sample(
         self,
@@ -84,8 +86,9 @@ class SamplerWorld:
                 None if mask is None else self._runtime.to_device(mask),
             )
             same = torch.equal(sent, kept)
-        assert same, "sample() changed its logits"
-        ids = sampled.token_ids.cpu().numpy()[: len(slots)].astype(np.int64)
+            ids = sampled.token_ids.cpu().numpy()[: len(slots)].astype(np.int64)
+        check(same, "sample() changed its logits")
+        self._runtime.synchronize()
         return ids, sampled
 
     def _send(self, values: Sequence[int]) -> torch.Tensor:

@@ -27,6 +27,8 @@ def collectives_cases(target: Target) -> Iterator[Case]:
         skip = f"the backend declares max_world_size {has.max_world_size}"
     elif not target.source:
         skip = "the backend exists in this process only"
+    elif _devices(target) < WORLD_SIZE:
+        skip = f"this machine has {_devices(target)} device for {WORLD_SIZE} ranks"
     for dtype in has.dtypes:
         ranks = _Ranks(target, dtype)
         for name in ("ranks", *CHECKS):
@@ -63,6 +65,12 @@ def _ask(source: str, dtype: str) -> Answers:
         finally:
             for child in children:
                 child.end()
+
+
+def _devices(target: Target) -> int:
+    """Devices that ranks can have to themselves; the host serves any number."""
+    on_host = torch.device(target.backend.device).type == "cpu"
+    return WORLD_SIZE if on_host else torch.accelerator.device_count()
 
 
 def _single_rank(target: Target) -> None:
