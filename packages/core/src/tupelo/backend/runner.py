@@ -48,6 +48,7 @@ class RunnerParts:
         num_slots: requests that can run at once. max_pages: longest page table. num_groups: page
             groups.
         depth: steps in flight, at most.
+        max_tokens: prompt tokens of one step, at most; 0 where nobody has said. For warming up.
     """
 
     model: StepModel
@@ -59,6 +60,7 @@ class RunnerParts:
     max_pages: int
     num_groups: int
     depth: int = 1
+    max_tokens: int = 0
 
 
 @dataclass(slots=True)
@@ -135,7 +137,10 @@ class EagerRunner(Runner):
     ) -> Ticket[StepResult]:
         parts = self._parts
         with parts.runtime.stream():
-            device_mask = None if mask is None else parts.runtime.to_device(mask)
+            device_mask = None
+            if mask is not None:
+                padding = ((0, forward.logits.shape[0] - len(mask)), (0, 0))
+                device_mask = parts.runtime.to_device(np.pad(mask, padding, constant_values=-1))
             sampled = parts.sampler.sample(
                 forward.logits, forward.sample_slots, forward.sample_positions, batch, device_mask
             )

@@ -183,9 +183,6 @@ class _Runner(EagerRunner):
     ) -> Ticket[StepResult]:
         scores = len(batch.score_tokens)
         padded = _pad_scores(batch)
-        if mask is not None:
-            rows = np.full((batch.bucket.rows - len(mask), mask.shape[1]), -1, np.int32)
-            mask = np.concatenate((mask, rows))
         key = (batch.bucket, batch.features, batch.top_logprobs, batch.score_top, mask is None)
         with self._fake.guard.program(self._programs, ("sample", *key, scores > 0)):
             ticket = super().sample(forward, padded, mask)
