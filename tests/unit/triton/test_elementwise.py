@@ -4,12 +4,15 @@ import pytest
 
 pytest.importorskip("triton", reason="the portable kernels need triton")
 
+from collections.abc import Callable
+from typing import Any
+
 from tests.unit.triton.world import check_op, op_cases
 
 from tupelo.ops import OpSpec, Sample
 from tupelo.triton import activation, norm, rope
 
-KERNELS = {
+KERNELS: dict[str, Callable[..., Any]] = {
     "rms_norm": norm.rms_norm,
     "add_rms_norm": norm.add_rms_norm,
     "silu_mul": activation.silu_mul,

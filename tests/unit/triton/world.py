@@ -1,12 +1,13 @@
 """What the tests of the portable kernels share: ops run against their references and samples."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
+from tupelo.conformance.case import Case
 from tupelo.conformance.compare import EXACT, compare, outputs_of
 from tupelo.ops import OPS, LinearWeight, OpSpec, Sample
 
@@ -63,3 +64,8 @@ def _as(value: Any, dtype: torch.dtype) -> Any:
     size = 1 + sum((n - 1) * s for n, s in zip(value.shape, value.stride(), strict=True))
     gaps = torch.full((max(size, 0),), float("nan"), dtype=dtype)
     return gaps.as_strided(value.shape, value.stride()).copy_(value)
+
+
+def kit_cases(cases: Iterable[Case]) -> list[Any]:
+    """Cases of the conformance kit as parameters; those that it would skip are left out."""
+    return [pytest.param(case, id=case.id) for case in cases if not case.skip]
