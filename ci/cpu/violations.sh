@@ -9,7 +9,8 @@ trap 'rm -rf "$copy"' EXIT
 tar -C "$root" --exclude=./.git --exclude=./.venv* --exclude=__pycache__ -cf - . | tar -C "$copy" -xf -
 cd "$copy"
 # The copy's sources, not those that the environment has installed.
-export PYTHONPATH=$copy/packages/core/src:$copy/packages/backend-cpu/src:$copy/packages/server/src
+PYTHONPATH=$(printf '%s:' "$copy"/packages/*/src)
+export PYTHONPATH
 core=packages/core/src/tupelo
 server=packages/server/src/tupelo_server
 failures=0
