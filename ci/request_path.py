@@ -153,6 +153,8 @@ def _gather(reports: list[Path]) -> dict[str, set[int]]:
     for report in reports:
         for name, numbers in json.loads(report.read_text()).items():
             lines[Path(name).relative_to(PACKAGES).as_posix()].update(numbers)
+    if not lines:
+        raise RuntimeError(f"nothing in {PACKAGES} ran: the environment has another Tupelo")
     lines[_SANDBOXED] |= code_lines((PACKAGES / _SANDBOXED).read_text(encoding="utf-8"))
     return lines
 
