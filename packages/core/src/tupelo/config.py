@@ -69,7 +69,9 @@ class EngineConfig:
         choices=("fcfs", "lpm", "dfs-weight", "lof", "random", "priority"),
     )
     pipeline_depth: int = option(
-        1, "steps in flight: 1 is synchronous, 2 overlaps host and device", low=1
+        0,
+        "steps in flight: 1 is synchronous, 2 overlaps host and device; 0 suits the backend",
+        low=0,
     )
     disable_radix_cache: bool = option(False, "never share K/V between requests")
     radix_eviction_policy: str = option(

@@ -30,8 +30,12 @@ class AttentionBackend(Protocol):
     """
 
     def plan(self, inputs: StepInputs, out: Plan | None = None) -> Plan:
-        """Metadata of a step, once, for all specs. With ``out``, refill the same buffers in stream
-        order."""
+        """Metadata of a step, once, for all specs.
+
+        With ``out``, an earlier plan of the same bucket: refill its buffers in stream order and
+        return it, so that a graph captured with it sees this step. A plan that cannot be refilled
+        is answered with a new one; a runner that captures then runs such steps eagerly.
+        """
         ...
 
     def forward(
@@ -67,6 +71,17 @@ class _ReferencePlan:
     store: tuple[Tensor, ...]
     gather: tuple[Tensor, ...]
     distance: Tensor
+
+
+def _refill(out: _ReferencePlan, made: _ReferencePlan) -> _ReferencePlan:
+    """``out`` with the contents of ``made`` where every size is the same, else ``made``."""
+    old = (*out.store, *out.gather, out.distance)
+    new = (*made.store, *made.gather, made.distance)
+    if any(a.shape != b.shape for a, b in zip(old, new, strict=True)):
+        return made
+    for a, b in zip(old, new, strict=True):
+        a.copy_(b)
+    return out
 
 
 class ReferenceAttention(AttentionBackend):
@@ -105,7 +120,8 @@ class ReferenceAttention(AttentionBackend):
             stores.append(mapping)
         keys = torch.arange(pages * self._page_size, device=inputs.positions.device)
         distance = inputs.positions.unsqueeze(1) - keys
-        return _ReferencePlan(tuple(stores), tuple(gathers), distance)
+        made = _ReferencePlan(tuple(stores), tuple(gathers), distance)
+        return made if out is None else _refill(out, made)
 
     def forward(
         self, q: Tensor, k: Tensor, v: Tensor, spec: int, layer: int, kv: KVPool, plan: Plan

@@ -56,6 +56,7 @@ class Capabilities:
         batch_invariant: compute types in which a request's result does not depend on what else is
             in its batch, nor on how its prompt was chunked.
         memory_fraction: share of all memory for weights, workspace and K/V unless configured.
+        pipeline_depth: steps in flight that suit it, unless configured.
         max_world_size: ranks that can work together.
         collective_library: torch.distributed backend name, or "" for none.
     """
@@ -75,6 +76,7 @@ class Capabilities:
     plan_needs_host_lens: bool = False
     batch_invariant: tuple[str, ...] = ()
     memory_fraction: float = 0.88
+    pipeline_depth: int = 1
     max_world_size: int = 1
     collective_library: str = ""
 

@@ -210,6 +210,11 @@ def build(
     )
 
 
+def pipeline_depth(config: EngineConfig, backend: Backend) -> int:
+    """Steps in flight: as configured, or what suits the backend."""
+    return config.pipeline_depth or backend.capabilities.pipeline_depth
+
+
 def scheduler_config(config: EngineConfig, built: Built) -> SchedulerConfig:
     """What the scheduler is told about what was built."""
     return SchedulerConfig(
@@ -257,7 +262,8 @@ def _make_runner(
         num_slots=config.max_running_requests,
         max_pages=max_pages,
         num_groups=len(model.kv_specs),
-        depth=config.pipeline_depth,
+        depth=pipeline_depth(config, backend),
+        max_tokens=min(config.chunked_prefill_size or plan.context_length, plan.context_length),
     )
     runner = backend.runner(parts)
     for name, part in (
@@ -326,5 +332,6 @@ __all__ = [
     "build",
     "find_source",
     "make_model",
+    "pipeline_depth",
     "scheduler_config",
 ]

@@ -9,7 +9,7 @@ from dataclasses import asdict
 from typing import Any
 
 from tupelo.config import EngineConfig
-from tupelo.engine.build import Built, scheduler_config
+from tupelo.engine.build import Built, pipeline_depth, scheduler_config
 from tupelo.engine.executor import InProcessExecutor
 from tupelo.engine.loop import EngineLoop
 from tupelo.engine.messages import (
@@ -46,7 +46,7 @@ class EngineCore:
             self._scheduler,
             InProcessExecutor(built.runner),
             built.info.vocab_size,
-            depth=config.pipeline_depth,
+            depth=pipeline_depth(config, built.backend),
             check_integrity=config.check_integrity,
         )
         self.stopping = False

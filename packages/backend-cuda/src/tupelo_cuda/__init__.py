@@ -1,0 +1,88 @@
+"""Tupelo's backend for NVIDIA GPUs.
+
+Importing this module opens no device; asking for the backend does.
+"""
+
+from functools import partial
+from importlib.metadata import PackageNotFoundError, version
+
+import torch
+
+from tupelo.backend import Backend, Capabilities, GraphGrade, RunnerParts, Unavailable
+from tupelo_cuda.attention import CudaAttention
+from tupelo_cuda.graphs import CudaCapture
+from tupelo_cuda.kernels import cuda_kernels
+from tupelo_cuda.options import Options, read_options
+from tupelo_cuda.runner import GraphRunner
+from tupelo_cuda.runtime import CudaRuntime
+
+__all__ = ["backend"]
+
+DEVICE = "cuda:0"
+
+
+def backend() -> Backend | Unavailable:
+    """The backend of this machine's first NVIDIA GPU.
+
+    Raises:
+        ConfigError: an environment variable of this backend has a value that it cannot have.
+    """
+    reason = _why_not()
+    if reason:
+        return Unavailable(reason)
+    options = read_options()
+    properties = torch.cuda.get_device_properties(DEVICE)
+    gib = properties.total_memory / (1 << 30)
+    return Backend(
+        name="cuda",
+        device=DEVICE,
+        capabilities=Capabilities(
+            priority=100,
+            dtypes=("bfloat16", "float16", "float32"),
+            graph=GraphGrade.CAPTURED if options.graphs else GraphGrade.NONE,
+            same_step_sharing=True,
+            plan_needs_host_lens=True,
+            memory_fraction=0.88,
+            max_world_size=8,
+            collective_library="nccl",
+            pipeline_depth=2,
+        ),
+        kernels=cuda_kernels(),
+        attention=partial(CudaAttention, options),
+        runner=partial(_runner, options),
+        runtime=CudaRuntime,
+        versions=_versions(),
+        notes=(
+            f"{properties.name}, {gib:.0f} GiB, compute capability "
+            f"{properties.major}.{properties.minor}, CUDA {torch.version.cuda}",
+        ),
+    )
+
+
+def _why_not() -> str:
+    """The first thing that is missing; "" if nothing is."""
+    if torch.version.cuda is None:
+        return (
+            f"torch {torch.__version__} is built without CUDA; install a CUDA build, see "
+            "https://pytorch.org/get-started"
+        )
+    if not torch.cuda.is_available():
+        return (
+            f"torch {torch.__version__} finds no NVIDIA GPU; check that nvidia-smi lists one and "
+            "that CUDA_VISIBLE_DEVICES does not hide it"
+        )
+    return ""
+
+
+def _runner(options: Options, parts: RunnerParts) -> GraphRunner:
+    return GraphRunner(parts, CudaCapture() if options.graphs else None)
+
+
+def _versions() -> dict[str, str]:
+    found = {"torch": torch.__version__, "CUDA": str(torch.version.cuda)}
+    for name in ("tupelo-backend-cuda", "flashinfer-python", "triton"):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "not installed"
+    return found

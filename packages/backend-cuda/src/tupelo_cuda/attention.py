@@ -1,0 +1,154 @@
+"""Which attention serves which layers: FlashInfer, Triton, or torch's reference.
+
+The choice needs the types of q and of the pool, which the first ``forward`` brings; warm-up runs
+one. Each choice is logged once, with what was refused and why.
+"""
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tupelo.backend import AttentionBackend, KVPool, Plan, ReferenceAttention, Runtime, StepInputs
+from tupelo.errors import CapabilityError
+from tupelo.specs import AttentionSpec
+from tupelo_cuda.options import Options
+
+logger = logging.getLogger(__name__)
+
+Refusal = str
+
+
+@dataclass(slots=True)
+class CudaPlan:
+    """One step's plans, by implementation; missing ones are made when a layer needs them."""
+
+    inputs: StepInputs
+    parts: dict[str, Plan] = field(default_factory=dict)
+
+
+class CudaAttention(AttentionBackend):
+    """An implementation for each spec, chosen at its first ``forward``."""
+
+    def __init__(
+        self,
+        options: Options,
+        specs: Sequence[AttentionSpec],
+        page_size: int,
+        max_pages: int,
+        runtime: Runtime,
+        in_place: bool = True,
+    ) -> None:
+        self._options = options
+        self._specs = tuple(specs)
+        self._page_size = page_size
+        self._max_pages = max_pages
+        self._runtime = runtime
+        self._in_place = in_place
+        self._chosen: dict[int, str] = {}
+        self._built: dict[str, Any] = {}
+
+    def plan(self, inputs: StepInputs, out: Plan | None = None) -> Plan:
+        plan = CudaPlan(inputs) if out is None else out
+        plan.inputs = inputs
+        same = True
+        for name in self._built:
+            before = plan.parts.get(name)
+            part = self._built[name]
+            plan.parts[name] = part.plan(inputs) if before is None else part.plan(inputs, before)
+            same &= before is None or plan.parts[name] is before
+        return plan if same else CudaPlan(inputs, dict(plan.parts))
+
+    def forward(
+        self, q: Tensor, k: Tensor, v: Tensor, spec: int, layer: int, kv: KVPool, plan: Plan
+    ) -> Tensor:
+        name = self._chosen.get(spec)
+        if name is None:
+            name = self._choose(spec, q.dtype, kv.buffers(layer)[0].dtype, plan.inputs)
+        if name not in plan.parts:
+            plan.parts[name] = self._built[name].plan(plan.inputs)
+        out: Tensor = self._built[name].forward(q, k, v, spec, layer, kv, plan.parts[name])
+        return out
+
+    def _choose(
+        self, spec: int, dtype: torch.dtype, kv_dtype: torch.dtype, inputs: StepInputs
+    ) -> str:
+        """The best implementation for a spec that the options allow."""
+        wanted = self._options.attention
+        makers: dict[str, Callable[[], Refusal | None]] = {
+            "flashinfer": lambda: self._make_flashinfer(spec, dtype, kv_dtype, inputs),
+            "triton": self._make_triton,
+            "reference": self._make_reference,
+        }
+        refused: list[str] = []
+        for name, make in makers.items():
+            if wanted not in ("auto", name):
+                continue
+            reason = make()
+            if reason is None:
+                self._chosen[spec] = name
+                said = f" ({'; '.join(refused)})" if refused else ""
+                logger.info("attention of %s: %s%s", _label(self._specs[spec], dtype), name, said)
+                return name
+            refused.append(f"not {name}: {reason}")
+        if wanted == "flashinfer":
+            # Forced for what it can do: types and sizes that it does not have go elsewhere, aloud.
+            logger.warning("%s; torch's reference serves it", refused[-1])
+            self._make_reference()
+            self._chosen[spec] = "reference"
+            return "reference"
+        raise CapabilityError(f"TUPELO_CUDA_ATTENTION={wanted}: {'; '.join(refused)}")
+
+    def _make_flashinfer(
+        self, spec: int, dtype: torch.dtype, kv_dtype: torch.dtype, inputs: StepInputs
+    ) -> Refusal | None:
+        from tupelo_cuda.flashinfer_plan import why_not
+
+        reason = why_not(self._specs[spec], dtype, kv_dtype)
+        if reason is not None:
+            return reason
+        if "flashinfer" in self._built:
+            return None
+        from tupelo_cuda.flashinfer_attention import FlashInferAttention
+
+        able = [i for i, s in enumerate(self._specs) if why_not(s, dtype, kv_dtype) is None]
+        try:
+            self._built["flashinfer"] = FlashInferAttention(
+                {i: self._specs[i] for i in able},
+                self._page_size,
+                inputs.page_tables[0].shape[0],
+                self._max_pages,
+                self._runtime,
+                dtype,
+            )
+        except (RuntimeError, OSError) as error:  # no compiler, or it failed: the next one serves
+            first = str(error).strip().splitlines() or [type(error).__name__]
+            return f"its kernels could not be built: {first[0]}"
+        return None
+
+    def _make_triton(self) -> Refusal | None:
+        try:
+            from tupelo.triton.attention import TritonAttention
+        except ImportError as error:
+            return f"{error}"
+        self._add("triton", TritonAttention)
+        return None
+
+    def _make_reference(self) -> Refusal | None:
+        self._add("reference", ReferenceAttention)
+        return None
+
+    def _add(self, name: str, make: Callable[..., AttentionBackend]) -> None:
+        if name not in self._built:
+            self._built[name] = make(
+                self._specs, self._page_size, self._max_pages, self._runtime, self._in_place
+            )
+
+
+def _label(spec: AttentionSpec, dtype: torch.dtype) -> str:
+    window = f", window {spec.window}" if spec.window is not None else ""
+    heads = f"{spec.num_heads}/{spec.num_kv_heads} heads of {spec.head_dim}"
+    return f"{heads} in {str(dtype).removeprefix('torch.')}{window}"

@@ -1,0 +1,257 @@
+"""Decode steps as captured graphs at a ladder of batch sizes; every other step eagerly.
+
+A graph holds one step from the slots' last tokens to their next ones::
+
+    ids -> model -> logits -> argmax -> last tokens
+
+Greedy steps need no more. Others sample from the graph's logits afterwards, in the same stream,
+and overwrite the last tokens. A step copies one packed array to the device, applies its page
+changes, refills the attention plan that the graph was captured with, and replays.
+"""
+
+import logging
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from tupelo.backend import (
+    EagerRunner,
+    Forward,
+    Mapped,
+    Plan,
+    RunnerParts,
+    StepInputs,
+    Ticket,
+)
+from tupelo.batch import LAST_TOKEN, Batch, Bucket, Feature, StepResult
+from tupelo_cuda.buckets import DecodeLayout, at_least, decode_ladder, idle_batch, is_decode
+from tupelo_cuda.graphs import Capture, Graph
+from tupelo_cuda.staging import StagingRing
+
+logger = logging.getLogger(__name__)
+
+PROGRESS_EVERY_S = 5.0
+PROMPT_SIZES = (1, 3, 16, 17, 64, 200, 1024)
+"""Prompt lengths that warm-up runs, below the largest step: each kernel's variants by size."""
+
+
+@dataclass(slots=True)
+class GraphForward(Forward):
+    """A replayed step; ``token_ids`` (S,) are its greedy choices."""
+
+    token_ids: Tensor
+
+
+@dataclass(slots=True)
+class _DecodeGraph:
+    """One rung of the ladder: the graph, the memory it reads, and what it fills.
+
+    ``inputs`` are views of the packed buffer, ``step`` the same with last tokens filled in.
+    """
+
+    layout: DecodeLayout
+    fields: dict[str, Tensor]
+    inputs: StepInputs
+    plan: Plan
+    graph: Graph
+    hidden: Tensor
+    logits: Tensor
+    token_ids: Tensor
+
+
+class GraphRunner(EagerRunner):
+    """``Runner`` over a ``Capture``.
+
+    Args:
+        parts: as for every runner.
+        capture: None runs everything eagerly.
+
+    Attributes:
+        num_captures: graphs captured so far; it stays as it is after ``warmup``.
+        num_replays, num_eager: steps run either way.
+    """
+
+    def __init__(self, parts: RunnerParts, capture: Capture | None) -> None:
+        super().__init__(parts)
+        self._capture = capture
+        self._ladder: tuple[int, ...] = ()
+        self._graphs: dict[int, _DecodeGraph] = {}
+        self.num_captures = self.num_replays = self.num_eager = 0
+
+    # Warming up
+
+    @torch.inference_mode()
+    def warmup(self, buckets: Iterable[Bucket], features: Iterable[frozenset[Feature]]) -> None:
+        """Run prompts of several sizes, then capture the ladder, largest first."""
+        parts = self._parts
+        parts.runtime.synchronize()
+        self._warm_prompts()
+        self._warm_features([frozenset(), *features])
+        if self._capture is None or self._graphs:
+            return
+        began = shown = time.perf_counter()
+        ladder = decode_ladder(parts.num_slots)
+        self._allocate(ladder[-1])
+        for rows in reversed(ladder):
+            with parts.runtime.stream():
+                graph = self._capture_rung(rows, self._capture)
+            if graph is None:
+                self._graphs.clear()
+                logger.warning("decode steps run eagerly: the attention cannot refill its plans")
+                return
+            self._graphs[rows] = graph
+            now = time.perf_counter()
+            if now - shown > PROGRESS_EVERY_S:
+                shown = now
+                logger.info("captured %d of %d decode graphs", len(self._graphs), len(ladder))
+        self._ladder = ladder
+        parts.runtime.synchronize()
+        seconds = time.perf_counter() - began
+        logger.info("captured %d decode graphs, 1 to %d rows, in %.1f s", *_span(ladder), seconds)
+
+    def _warm_prompts(self) -> None:
+        """Eager steps of several sizes, so that every kernel that they need is built."""
+        parts = self._parts
+        limit = self._prompt_limit()
+        sizes = sorted({n for n in PROMPT_SIZES if n < limit} | {limit})
+        for size in sizes:
+            decode_rows = (1,) * min(3, parts.num_slots) if size > 1 else ()
+            self._run_idle((*decode_rows, size), Bucket())
+        parts.runtime.synchronize()
+
+    def _prompt_limit(self) -> int:
+        """Tokens of the longest row that warm-up runs."""
+        context = self._parts.max_pages * self._parts.kv.page_size
+        return max(1, min(self._parts.max_tokens or PROMPT_SIZES[-1], context))
+
+    def _run_idle(
+        self, counts: tuple[int, ...], bucket: Bucket, features: frozenset[Feature] = frozenset()
+    ) -> None:
+        batch = idle_batch(counts, self._scratch_slot, len(self._tables), bucket)
+        batch.features = features
+        super().sample(super().forward(batch), batch).wait()
+
+    def _warm_features(self, features: Iterable[frozenset[Feature]]) -> None:
+        for wanted in features:
+            self._run_idle((1,), Bucket(), wanted - {Feature.MASK, Feature.PENALTIES})
+
+    # Capturing
+
+    def _allocate(self, max_rows: int) -> None:
+        """The packed buffer that all graphs read, and the arrays that it is filled from."""
+        parts = self._parts
+        device = parts.runtime.device
+        size = DecodeLayout(max_rows, len(self._tables)).num_bytes
+        self._buffer = torch.zeros(size, dtype=torch.uint8, device=device)
+        self._ring = StagingRing(parts.runtime, size, parts.depth + 1)
+        self._row_ids = torch.arange(max_rows, dtype=torch.int64, device=device)
+        self._ends = torch.arange(max_rows + 1, dtype=torch.int32, device=device)
+
+    def _capture_rung(self, rows: int, capture: Capture) -> _DecodeGraph | None:
+        """Plan, run once eagerly, and capture; None if the plan cannot be refilled."""
+        attention = self._parts.attention
+        layout = DecodeLayout(rows, len(self._tables))
+        fields = layout.device_fields(self._buffer)
+        batch = idle_batch([1] * rows, self._scratch_slot, len(self._tables), Bucket(rows, rows))
+        inputs = StepInputs(
+            host=batch,
+            input_ids=fields["input_ids"],
+            positions=fields["positions"],
+            cu_seqlens_q=self._ends[: rows + 1],
+            seq_lens=fields["seq_lens"],
+            slots=fields["slots"],
+            token_rows=self._row_ids[:rows],
+            slot_mapping=tuple(fields[f"slot_mapping_{g}"] for g in range(len(self._tables))),
+            page_tables=self._tables,
+        )
+        self._send(layout, batch)
+        plan = attention.plan(inputs)
+        self._decode(inputs, plan)
+        if attention.plan(inputs, plan) is not plan:
+            return None
+        graph, (hidden, logits, token_ids) = capture(lambda: self._decode(inputs, plan))
+        self.num_captures += 1
+        return _DecodeGraph(layout, fields, inputs, plan, graph, hidden, logits, token_ids)
+
+    def _decode(self, inputs: StepInputs, plan: Plan) -> tuple[Tensor, Tensor, Tensor]:
+        """What a graph holds: hidden states, logits and greedy tokens of one token a row."""
+        parts = self._parts
+        given = inputs.input_ids
+        ids = torch.where(given == LAST_TOKEN, self._last_tokens[inputs.slots], given)
+        step = replace(inputs, input_ids=ids)
+        hidden = parts.model.forward(step, parts.attention, parts.kv, plan)
+        logits = parts.model.logits(hidden)
+        token_ids = torch.argmax(logits, dim=-1)
+        self._last_tokens.index_copy_(0, inputs.slots, token_ids)
+        return hidden, logits, token_ids
+
+    # Steps
+
+    def bucket(self, num_tokens: int, num_rows: int) -> Bucket:
+        if num_tokens != num_rows or not self._graphs:
+            return Bucket()
+        rows = at_least(self._ladder, num_rows)
+        return Bucket() if rows is None else Bucket(rows, rows)
+
+    @torch.inference_mode()
+    def forward(self, batch: Batch) -> Forward:
+        rung = self._graphs.get(batch.bucket.rows) if is_decode(batch) else None
+        if rung is None or not rung.layout.fits_deltas(batch.page_deltas):
+            self.num_eager += 1
+            return super().forward(batch)
+        self.num_replays += 1
+        parts, n = self._parts, batch.num_rows
+        with parts.runtime.stream():
+            for admission in batch.admissions:
+                parts.sampler.admit(admission)
+            counts = self._send(rung.layout, batch)
+            for group, (table, count) in enumerate(zip(self._tables, counts, strict=True)):
+                if count:
+                    where = rung.fields[f"delta_where_{group}"][:count]
+                    pages = rung.fields[f"delta_pages_{group}"][:count]
+                    table.view(-1).index_copy_(0, where, pages)
+            rung.inputs.host = batch
+            parts.attention.plan(rung.inputs, rung.plan)
+            rung.graph.replay()
+        return GraphForward(
+            inputs=rung.inputs,
+            hidden=rung.hidden[:n],
+            logits=rung.logits[:n],
+            sample_slots=rung.inputs.slots[:n],
+            sample_positions=rung.fields["sample_positions"][:n],
+            token_ids=rung.token_ids[:n],
+        )
+
+    @torch.inference_mode()
+    def sample(
+        self, forward: Forward, batch: Batch, mask: npt.NDArray[Any] | None = None
+    ) -> Ticket[StepResult]:
+        if not isinstance(forward, GraphForward) or batch.features or mask is not None:
+            return super().sample(forward, batch, mask)
+        runtime = self._parts.runtime
+        with runtime.stream():
+            arrived = runtime.to_host([forward.token_ids])
+        return Mapped(arrived, _greedy_result)
+
+    def _send(self, layout: DecodeLayout, batch: Batch) -> list[int]:
+        """Copy a step's inputs into the packed buffer; returns the page changes of each group."""
+        entry = self._ring.take()
+        max_pages = self._parts.max_pages
+        counts = layout.pack(batch, entry.array, self._scratch_slot, max_pages)
+        size = layout.num_bytes
+        self._buffer[:size].copy_(entry.tensor[:size], non_blocking=True)
+        entry.sent()
+        return counts
+
+
+def _greedy_result(arrays: list[npt.NDArray[Any]]) -> StepResult:
+    return StepResult(token_ids=arrays[0].astype("int32"))
+
+
+def _span(ladder: tuple[int, ...]) -> tuple[int, int]:
+    return len(ladder), ladder[-1]

@@ -1,0 +1,139 @@
+"""The graph runner over a fake capture, in a whole engine on the CPU: the tokens of eager steps."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from tests.unit.cuda.fakes import CopyingRuntime, FakeCapture
+from tupelo_cuda.runner import GraphRunner
+
+from tupelo.backend import (
+    Backend,
+    Capabilities,
+    Plan,
+    ReferenceAttention,
+    RunnerParts,
+    StepInputs,
+)
+from tupelo.checkpoint import parse_hf_config
+from tupelo.engine import Engine
+from tupelo.engine.build import Source
+
+PROMPTS = [[3, 1, 4, 1, 5], [9, 2, 6], [5, 3, 5, 8, 9, 7, 9, 3, 2, 3], [8, 4]]
+GREEDY = {"temperature": 0, "max_new_tokens": 9, "ignore_eos": True}
+SAMPLED = {"temperature": 1.2, "top_k": 20, "seed": 5, "max_new_tokens": 9, "ignore_eos": True}
+
+
+def _source(window: int | None = None) -> Source:
+    """Two layers; with a window, the second has it, and pages of its own."""
+    values: dict[str, Any] = {
+        "architectures": ["Qwen2ForCausalLM"],
+        "model_type": "qwen2",
+        "vocab_size": 128,
+        "hidden_size": 32,
+        "intermediate_size": 48,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "max_position_embeddings": 64,
+        "use_sliding_window": window is not None,
+        "sliding_window": window,
+        "max_window_layers": 1,
+    }
+    return Source(config=parse_hf_config(values), checkpoint=None, path="tiny", tokenizer_path="")
+
+
+class _Backend:
+    """A CPU backend with the graph runner; keeps the runner and its capture."""
+
+    def __init__(self, attention: type[ReferenceAttention] = ReferenceAttention) -> None:
+        self.capture = FakeCapture()
+        self.runner: GraphRunner | None = None
+        self.record = Backend(
+            name="fake",
+            device="cpu",
+            capabilities=Capabilities(plan_needs_host_lens=True, pipeline_depth=2),
+            runner=self._make,
+            attention=attention,
+            runtime=CopyingRuntime,
+        )
+
+    def _make(self, parts: RunnerParts) -> GraphRunner:
+        self.runner = GraphRunner(parts, self.capture)
+        return self.runner
+
+
+def _run(
+    backend: Backend, params: dict[str, Any], source: Source | None = None, **options: Any
+) -> list[list[int]]:
+    settings: dict[str, Any] = {
+        "dtype": "float32",
+        "page_size": 4,
+        "max_total_tokens": 512,
+        "max_running_requests": 5,
+        "chunked_prefill_size": 6,
+        "check_integrity": True,
+    }
+    wanted = {"return_logprob": True} if options.pop("logprobs", False) else {}
+    with Engine(backend=backend, source=source or _source(), **(settings | options)) as engine:
+        replies = engine.generate(input_ids=PROMPTS, sampling_params=params, **wanted)
+    return [reply["output_ids"] for reply in replies]
+
+
+@pytest.fixture(scope="module")
+def eager() -> Backend:
+    """Core's defaults, which capture nothing."""
+    return Backend(name="eager", device="cpu", capabilities=Capabilities(plan_needs_host_lens=True))
+
+
+@pytest.mark.parametrize("depth", [0, 1, 2, 3])
+@pytest.mark.parametrize("params", [GREEDY, SAMPLED], ids=["greedy", "sampled"])
+def test_same_tokens_as_eager_steps(eager: Backend, params: dict[str, Any], depth: int) -> None:
+    fake = _Backend()
+    assert _run(fake.record, params, pipeline_depth=depth) == _run(eager, params)
+    assert fake.runner is not None
+    assert fake.runner.num_replays >= 8
+    assert fake.runner.num_eager >= 3
+
+
+def test_penalties_biases_and_logprobs_come_after_the_graph(eager: Backend) -> None:
+    params = GREEDY | {"repetition_penalty": 1.5, "logit_bias": {"7": 3.0}}
+    fake = _Backend()
+    assert _run(fake.record, params, logprobs=True) == _run(eager, params, logprobs=True)
+    assert fake.runner is not None
+    assert fake.runner.num_replays >= 8
+
+
+def test_page_groups_have_tables_of_their_own(eager: Backend) -> None:
+    source = _source(window=6)
+    assert _run(_Backend().record, GREEDY, source) == _run(eager, GREEDY, source)
+
+
+def test_nothing_is_captured_after_warm_up() -> None:
+    fake = _Backend()
+    _run(fake.record, GREEDY)
+    assert fake.runner is not None
+    assert fake.runner.num_captures == len(fake.capture.graphs) == 4  # 1, 2, 4, 5 rows
+    assert sum(graph.num_replays for graph in fake.capture.graphs) == fake.runner.num_replays
+
+
+class _Fresh(ReferenceAttention):
+    """Attention that cannot refill a plan."""
+
+    def plan(self, inputs: StepInputs, out: Plan | None = None) -> Plan:
+        return super().plan(inputs)
+
+
+def test_attention_that_cannot_refill_runs_eagerly(
+    eager: Backend, caplog: pytest.LogCaptureFixture
+) -> None:
+    fake = _Backend(_Fresh)
+    assert _run(fake.record, GREEDY) == _run(eager, GREEDY)
+    assert fake.runner is not None
+    assert fake.runner.num_replays == 0
+    assert "cannot refill" in caplog.text
+
+
+def test_without_capture_everything_is_eager(eager: Backend) -> None:
+    plain = replace(eager, runner=lambda parts: GraphRunner(parts, None))
+    assert _run(plain, GREEDY) == _run(eager, GREEDY)
