@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The tests that take minutes: exact tokens on real models, bursts, disconnects, seeded violations.
+# The tests that are marked long, which take minutes.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 bash ci/setup.sh dev
