@@ -6,15 +6,15 @@ depth and tokens differ from step to step.
 
 import math
 import zlib
-from collections.abc import Iterator
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from tupelo.checkpoint import HostTensor, ModelConfig
+from tupelo.checkpoint import ModelConfig
 from tupelo.layers import Source
 from tupelo.models import Model
-from tupelo.weights.loader import fill, parameter_places
+from tupelo.weights.loader import parameter_places
 
 POOL_SIZE = 4_194_301
 """Normal values drawn once and read round and round; prime, so that no two rows are equal."""
@@ -34,19 +34,27 @@ def dummy_weights(model: Model, seed: int, *, device: torch.device | str) -> Non
     tied embedding is small once scaled, because its head would repeat the last token for ever; the
     last norm makes up for it.
     """
+    where = torch.device(device)
     pool = np.random.default_rng(seed).standard_normal(POOL_SIZE, dtype=np.float32)
-    fill(model, _tensors(model, pool), device)
+    normal = torch.from_numpy(pool).to(where)
+    for uses in parameter_places(model).values():
+        for parameter, source in uses:
+            target = parameter.allocate(model.options.dtype, where)
+            values = _values(source, model.config, normal, target.dtype)
+            target[source.place].copy_(values[source.take])
 
 
-def _tensors(model: Model, pool: np.ndarray) -> Iterator[tuple[str, HostTensor]]:
-    for name, uses in parameter_places(model).items():
-        source = uses[0][1]
-        if name.endswith("norm.weight"):
-            gain = _norm_gain(name, model.config)
-            values = np.full(source.shape, gain - source.offset, np.float32)
-        else:
-            values = _normal(source, pool) * np.float32(_scale(source, model.config))
-        yield name, HostTensor(values, "float32")
+def _values(source: Source, config: ModelConfig, normal: Tensor, dtype: torch.dtype) -> Tensor:
+    """The whole checkpoint tensor, on the device of ``normal``: nothing of its size is made on the
+    host."""
+    if source.name.endswith("norm.weight"):
+        gain = _norm_gain(source.name, config)
+        return torch.full(source.shape, gain, dtype=dtype, device=normal.device)
+    start = zlib.crc32(source.name.encode()) % len(normal)
+    once = (torch.roll(normal, -start) * _scale(source, config)).to(dtype)
+    size = math.prod(source.shape)
+    times = -(-size // len(once))
+    return once.expand(times, -1).reshape(-1)[:size].view(source.shape)
 
 
 def _norm_gain(name: str, config: ModelConfig) -> float:
@@ -64,9 +72,3 @@ def _scale(source: Source, config: ModelConfig) -> float:
         return width / config.embedding_scale if config.tie_word_embeddings else 1.0
     picks = source.name.endswith(("q_proj.weight", "k_proj.weight"))
     return width * (_QUERY_KEY_GAIN if picks else _GAIN)
-
-
-def _normal(source: Source, pool: np.ndarray) -> np.ndarray:
-    size = math.prod(source.shape)
-    start = zlib.crc32(source.name.encode()) % len(pool)
-    return np.resize(np.roll(pool, -start), size).reshape(source.shape)
