@@ -3,8 +3,11 @@
 import asyncio
 import json
 import random
+import time
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -132,3 +135,22 @@ async def test_an_idle_server_sleeps(tiny: ServerProcess) -> None:
     before = spent()
     await asyncio.sleep(5)
     assert spent() - before < 0.02 * 5
+
+
+def test_a_server_stays_ready_during_a_long_step(demo_gguf: Path, tmp_path: Path) -> None:
+    """A prompt in one step of several seconds: the heartbeat goes on beside it."""
+    with ServerProcess(demo_gguf, tmp_path, "--chunked-prefill-size", "0") as server:
+        rng = random.Random(0)
+        prompt = [rng.randrange(1000, 40000) for _ in range(7000)]
+        request = {"prompt": prompt, "max_tokens": 1, "temperature": 0}
+        with ThreadPoolExecutor(1) as pool:
+            reply = pool.submit(
+                httpx.post, f"{server.url}/v1/completions", json=request, timeout=100
+            )
+            seen = []
+            while not reply.done():
+                seen.append(server.healthy())
+                time.sleep(0.1)
+        assert reply.result().status_code == 200
+        assert len(seen) > 5
+        assert all(seen)
