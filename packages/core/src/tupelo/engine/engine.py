@@ -125,6 +125,7 @@ class Engine:
         Raises:
             InvalidRequest: bad values. RequestError: a request that failed in the engine.
         """
+        wanted["stream"] = stream
         samples, single = self._samples(prompt, input_ids, sampling_params, wanted)
         replies = self._stream(samples, single)
         if stream:
@@ -219,6 +220,8 @@ class Engine:
             params=replace(params, n=1, seed=seed),
             salt=str(wanted.get("salt", "")),
             priority=int(wanted.get("priority", 0)),
+            # A stop string is found here, not in the engine, so its tokens are needed as they come.
+            stream=bool(wanted.get("stream")) or bool(params.stop),
             logprobs=logprobs,
             top_logprobs=int(wanted.get("top_logprobs_num", 0)) if logprobs else 0,
             prompt_logprobs_from=start if logprobs and start >= 0 else None,
@@ -250,7 +253,7 @@ class Engine:
         loop = asyncio.get_running_loop()
         input_ids = arguments.pop("input_ids", None)
         samples, single = await asyncio.to_thread(
-            self._samples, prompt, input_ids, params, arguments
+            self._samples, prompt, input_ids, params, arguments | {"stream": True}
         )
         outputs: asyncio.Queue[tuple[int, Output | None]] = asyncio.Queue()
 

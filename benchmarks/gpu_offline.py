@@ -1,0 +1,234 @@
+#!/usr/bin/env python3
+"""Offline speed on a GPU: the workloads of ``gpu_workloads.py`` through ``tupelo.Engine``.
+
+Dummy weights of the Llama-3.1-8B shape in bfloat16, prompts as ids, greedy, fixed lengths. One
+engine with one set of settings runs all rows; the prefix cache is emptied before each run. A row's
+first run is a run like the others: nothing is compiled after the engine is ready, and a counter in
+the report shows it.
+
+  gpu_offline.py                                       every row, twice
+  gpu_offline.py --rows w2,w3_64 --runs 3 --json out.json
+  gpu_offline.py --no-overlap | --no-graphs | --no-radix | --attention triton        ablations
+"""
+
+import argparse
+import datetime
+import json
+import logging
+import os
+import platform
+import statistics
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import gpu_workloads as workloads
+import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "ci" / "cuda"))
+from rates import rates
+
+from tupelo.backend import find_backend
+from tupelo.checkpoint import parse_hf_config
+from tupelo.engine import Engine
+from tupelo.engine.build import Source
+
+Requests = Sequence[tuple[list[int], int]]
+
+ROWS: dict[str, Callable[[], Requests]] = {
+    "w2": workloads.w2,
+    "w3_64": lambda: workloads.w3(64),
+    "w3_256": lambda: workloads.w3(256),
+    "w5": workloads.w5,
+    "w1": workloads.w1,
+    "w4": workloads.w4,
+    "w4_interleaved": lambda: workloads.w4(order="interleaved"),
+}
+
+PEERS: dict[str, tuple[str, float]] = {
+    "w1": ("output_tokens_per_s", 7170),
+    "w2": ("ms_per_token", 6.35),
+    "w3_64": ("output_tokens_per_s", 7554),
+    "w3_256": ("output_tokens_per_s", 16901),
+    "w4": ("seconds", 10.1),
+    "w4_interleaved": ("seconds", 12.7),
+    "w5": ("input_tokens_per_s", 41232),
+}
+"""The better of vLLM 0.26.0 and SGLang 0.5.16 on one H100 80GB, and the figure that is compared."""
+
+LLAMA_8B: dict[str, Any] = {
+    "architectures": ["LlamaForCausalLM"],
+    "model_type": "llama",
+    "vocab_size": workloads.VOCAB,
+    "hidden_size": workloads.MODEL["hidden"],
+    "intermediate_size": workloads.MODEL["ffn"],
+    "num_hidden_layers": workloads.MODEL["layers"],
+    "num_attention_heads": workloads.MODEL["heads"],
+    "num_key_value_heads": workloads.MODEL["kv_heads"],
+    "head_dim": workloads.MODEL["head_dim"],
+    "max_position_embeddings": 131072,
+    "rms_norm_eps": 1e-5,
+    "rope_theta": workloads.MODEL["rope_theta"],
+    "tie_word_embeddings": False,
+    "torch_dtype": "bfloat16",
+    "eos_token_id": 128001,
+}
+
+
+def parse() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--rows", default=",".join(ROWS))
+    parser.add_argument("--runs", type=int, default=2)
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--layers", type=int, default=LLAMA_8B["num_hidden_layers"])
+    parser.add_argument("--chunk", type=int, default=8192, help="prompt tokens of one step")
+    parser.add_argument("--max-running", type=int, default=512)
+    parser.add_argument("--context", type=int, default=8192)
+    parser.add_argument("--attention", default="auto")
+    parser.add_argument("--no-overlap", action="store_true")
+    parser.add_argument("--no-graphs", action="store_true")
+    parser.add_argument("--no-radix", action="store_true")
+    parser.add_argument("--no-rates", action="store_true")
+    parser.add_argument("--profile", type=Path, help="folder for a table of kernels, a row each")
+    return parser.parse_args()
+
+
+def make_engine(args: argparse.Namespace) -> Engine:
+    """The engine that runs every row; without a tokenizer, since prompts are ids."""
+    shape = parse_hf_config(LLAMA_8B | {"num_hidden_layers": args.layers})
+    os.environ["TUPELO_CUDA_ATTENTION"] = args.attention
+    os.environ["TUPELO_CUDA_GRAPHS"] = "0" if args.no_graphs else "1"
+    return Engine(
+        source=Source(config=shape, checkpoint=None, path="llama-3.1-8b", tokenizer_path=""),
+        backend=find_backend("cuda"),
+        dtype="bfloat16",
+        context_length=args.context,
+        max_running_requests=args.max_running,
+        max_queued_requests=4096,
+        chunked_prefill_size=args.chunk,
+        pipeline_depth=1 if args.no_overlap else 0,
+        disable_radix_cache=args.no_radix,
+    )
+
+
+def run_row(engine: Engine, requests: Requests) -> dict[str, float]:
+    """One run, from the first submission to the last token."""
+    before = engine.stats()
+    params = [{"temperature": 0, "max_new_tokens": n, "ignore_eos": True} for _, n in requests]
+    prompts = [ids for ids, _ in requests]
+    began = time.perf_counter()
+    replies = engine.generate(input_ids=prompts, sampling_params=params)
+    seconds = time.perf_counter() - began
+    after = engine.stats()
+    num_in, num_out = workloads.totals(requests)
+    produced = sum(len(reply["output_ids"]) for reply in replies)
+    assert produced == num_out, f"{produced} tokens, not {num_out}"
+    moved = {key: after[key] - before[key] for key in ("steps", "cached_tokens", "retractions")}
+    return {
+        "seconds": seconds,
+        "output_tokens_per_s": num_out / seconds,
+        "input_tokens_per_s": num_in / seconds,
+        "ms_per_token": 1e3 * seconds * len(requests) / num_out,
+        "hit_share": moved["cached_tokens"] / num_in,
+        **moved,
+    }
+
+
+def counters(engine: Engine) -> dict[str, int]:
+    """What must not grow once the engine is ready, and how steps were run."""
+    runner = engine._built.runner
+    names = ("num_captures", "num_replays", "num_eager")
+    return {name: getattr(runner, name) for name in names if hasattr(runner, name)}
+
+
+def profiled(folder: Path, name: str, run: Callable[[], Any]) -> None:
+    """Write a trace of ``run``, for looking at."""
+    from torch.profiler import ProfilerActivity, profile
+
+    with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as trace:
+        run()
+    folder.mkdir(parents=True, exist_ok=True)
+    table = trace.key_averages().table(sort_by="cuda_time_total", row_limit=40)
+    (folder / f"{name}.txt").write_text(table)
+    print(table, flush=True)
+
+
+def measure(engine: Engine, args: argparse.Namespace) -> dict[str, Any]:
+    """Every row, every run, beside the better peer."""
+    results: dict[str, Any] = {}
+    for name in args.rows.split(","):
+        requests = ROWS[name]()
+        runs = []
+        for _ in range(args.runs):
+            engine.flush_cache()
+            runs.append(run_row(engine, requests))
+            field, peer = PEERS[name]
+            print(
+                f"{name:>16} {runs[-1][field]:10.3f} {field}",
+                json.dumps(_short(runs[-1])),
+                flush=True,
+            )
+        value = statistics.median(run[field] for run in runs)
+        lower = field in ("seconds", "ms_per_token")
+        ratio = peer / value if lower else value / peer
+        results[name] = {
+            "digest": workloads.digest(requests),
+            "runs": runs,
+            "figure": field,
+            "value": value,
+            "peer": peer,
+            "ratio": ratio,
+            "counters": counters(engine),
+        }
+        if args.profile:
+            engine.flush_cache()
+            profiled(args.profile, name, lambda: run_row(engine, requests))  # noqa: B023
+    return results
+
+
+def _short(run: dict[str, float]) -> dict[str, float]:
+    return {key: round(value, 3) for key, value in run.items()}
+
+
+def main() -> None:
+    """Measure, print a table, write the JSON."""
+    args = parse()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s: %(message)s")
+    report: dict[str, Any] = {
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "command": " ".join(sys.argv),
+        "device": torch.cuda.get_device_name(),
+        "python": platform.python_version(),
+        "rates": None if args.no_rates else rates(),
+    }
+    print("rates", report["rates"], flush=True)
+    began = time.perf_counter()
+    engine = make_engine(args)
+    report["ready_s"] = time.perf_counter() - began
+    report["phases_s"] = engine.info.phases_s
+    report["versions"] = engine.info.versions
+    report["memory"] = engine.info.memory
+    report["kv_tokens"] = engine.info.max_total_tokens
+    report["kernels"] = engine.info.kernels
+    report["counters_when_ready"] = counters(engine)
+    print(f"ready in {report['ready_s']:.1f} s", engine.info.phases_s, flush=True)
+    print("KV tokens", report["kv_tokens"], "memory", report["memory"], flush=True)
+    print(sorted({f"{k['op']}:{k['kernel']}" for k in engine.info.kernels}), flush=True)
+    with engine:
+        report["rows"] = measure(engine, args)
+    if args.json:
+        args.json.write_text(json.dumps(report, indent=1))
+    geometric = 1.0
+    for name, row in report["rows"].items():
+        geometric *= row["ratio"] ** (1 / len(report["rows"]))
+        print(f"{name:>16} {row['value']:10.3f} {row['figure']:<20} {row['ratio']:.3f} x best peer")
+    print(f"geometric mean {geometric:.3f}")
+
+
+if __name__ == "__main__":
+    main()

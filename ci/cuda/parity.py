@@ -1,0 +1,131 @@
+#!/usr/bin/env python3
+"""Every family's tiny checkpoint on the GPU: float32 tokens equal the CPU's, bfloat16 is as close
+to float32 as the CPU's bfloat16 is.
+
+  parity.py REPORT.json
+"""
+
+import json
+import sys
+import tempfile
+import traceback
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tupelo_cuda
+from tests.parity.families import FAMILIES, VOCAB_SIZE
+
+from tupelo.backend import Backend, Capabilities
+from tupelo.engine import Engine
+
+LENGTHS = (70, 1, 19, 33)
+NEW_TOKENS = 16
+TIE = 5e-4
+"""A token may differ where the reference's two best log-probabilities are closer than this."""
+
+ROUNDING = 1.5
+"""Most that bfloat16 may be further from float32 than the CPU's, in root mean square."""
+
+CPU = Backend(
+    name="reference",
+    device="cpu",
+    capabilities=Capabilities(
+        dtypes=("float32", "bfloat16"), plan_needs_host_lens=True, same_step_sharing=True
+    ),
+)
+
+
+def prompts() -> list[list[int]]:
+    """Beyond a window, a single token, one short of a window, over two pages."""
+    random = np.random.default_rng(3)
+    return [random.integers(3, VOCAB_SIZE, n).tolist() for n in LENGTHS]
+
+
+def replies(backend: Backend, folder: Path, dtype: str) -> list[dict[str, Any]]:
+    """Greedy, scored from the first prompt token on."""
+    params = {"temperature": 0, "max_new_tokens": NEW_TOKENS, "ignore_eos": True}
+    with Engine(
+        model=str(folder),
+        backend=backend,
+        dtype=dtype,
+        max_running_requests=8,
+        chunked_prefill_size=48,
+        max_total_tokens=2048,
+        disable_radix_cache=True,
+    ) as engine:
+        return list(
+            engine.generate(
+                input_ids=prompts(),
+                sampling_params=params,
+                return_logprob=True,
+                logprob_start_len=0,
+                top_logprobs_num=2,
+            )
+        )
+
+
+def prompt_scores(got: list[dict[str, Any]]) -> np.ndarray:
+    """Log-probabilities of all prompt tokens."""
+    rows = [row[0] for r in got for row in r["meta_info"]["input_token_logprobs"]]
+    return np.array([value for value in rows if value is not None])
+
+
+def differing(got: list[dict[str, Any]], want: list[dict[str, Any]]) -> list[str]:
+    """Places where a token differs though the reference is sure of it."""
+    found = []
+    for index, (a, b) in enumerate(zip(got, want, strict=True)):
+        for place, (x, y) in enumerate(zip(a["output_ids"], b["output_ids"], strict=True)):
+            if x != y:
+                best, second = b["meta_info"]["output_top_logprobs"][place][:2]
+                if best[1] - second[1] >= TIE:
+                    found.append(f"prompt {index} token {place}: {x} for {y}")
+                break
+    return found
+
+
+def rms(x: np.ndarray) -> float:
+    """Root mean square."""
+    return float(np.sqrt(np.mean(x * x)))
+
+
+def check_family(family: Any, gpu: Backend) -> dict[str, Any]:
+    """One family's figures; ``ok`` says whether they are within bounds."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        family.save(folder)
+        want = replies(CPU, folder, "float32")
+        exact = replies(gpu, folder, "float32")
+        rounded = replies(gpu, folder, "bfloat16")
+        theirs = replies(CPU, folder, "bfloat16")
+    scores = prompt_scores(want)
+    wrong = differing(exact, want)
+    ours = rms(prompt_scores(rounded) - scores)
+    bound = rms(prompt_scores(theirs) - scores)
+    largest = float(np.abs(prompt_scores(exact) - scores).max())
+    return {
+        "ok": not wrong and largest < 1e-3 and ours <= ROUNDING * bound,
+        "differing": wrong,
+        "float32_largest": largest,
+        "bfloat16_rms": ours,
+        "cpu_bfloat16_rms": bound,
+    }
+
+
+def main() -> int:
+    """All families; 1 if any is out of bounds."""
+    gpu = tupelo_cuda.backend()
+    assert isinstance(gpu, Backend), gpu
+    results: dict[str, Any] = {}
+    for family in FAMILIES:
+        try:
+            results[family.id] = check_family(family, gpu)
+        except Exception:  # the other families still run
+            results[family.id] = {"ok": False, "failed": traceback.format_exc()}
+        print(family.id, json.dumps(results[family.id]), flush=True)
+        Path(sys.argv[1]).write_text(json.dumps(results, indent=1))
+    return 0 if all(result["ok"] for result in results.values()) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

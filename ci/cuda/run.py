@@ -1,0 +1,104 @@
+#!/usr/bin/env python3
+"""Runs the parts of the CUDA pipeline, each in a process of its own, and writes one JSON.
+
+Parts: ``smoke`` (device, rates, kernels built, a tiny model against the CPU), ``conform`` (the kit
+with Triton's attention), ``conform-reference``, ``conform-flashinfer`` (the kit in what FlashInfer
+has), ``parity`` (every family), ``bench`` (``benchmarks/gpu_offline.py``, its options after
+``--``).
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parent.parent
+PARTS = ("smoke", "conform", "conform-reference", "conform-flashinfer", "parity", "bench")
+SHOWN_LINES = 40
+
+
+def main() -> int:
+    """Run what was asked for; 1 if any part failed or ran out of time."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, default=Path("out"))
+    parser.add_argument("--parts", default=",".join(PARTS))
+    parser.add_argument("--levels", default="0,1,2,3", help="of the kit")
+    parser.add_argument("--limit-s", type=float, default=1800, help="for all parts together")
+    parser.add_argument("rest", nargs="*", help="options of the benchmark, after --")
+    args = parser.parse_args()
+    args.out.mkdir(parents=True, exist_ok=True)
+    end = time.monotonic() + args.limit_s
+    results: dict[str, Any] = {}
+    for part in args.parts.split(","):
+        results[part] = run_part(part, args, end - time.monotonic())
+        (args.out / "cuda.json").write_text(json.dumps(results, indent=1))
+    bad = [part for part, result in results.items() if result["exit_code"]]
+    print("\n".join(f"{p}: exit {r['exit_code']}, {r['seconds']} s" for p, r in results.items()))
+    return 1 if bad else 0
+
+
+def run_part(part: str, args: argparse.Namespace, limit_s: float) -> dict[str, Any]:
+    """One part: its exit code, seconds, report, and the end of what it printed."""
+    with tempfile.TemporaryDirectory() as folder:
+        command, environment, report = plan_part(part, args, Path(folder))
+        print(f"== {part}: {' '.join(command)}", flush=True)
+        began = time.monotonic()
+        log = args.out / f"{part}.log"
+        with log.open("w") as stream:
+            try:
+                code = subprocess.run(
+                    command,
+                    cwd=ROOT,
+                    env={**os.environ, **environment},
+                    stdout=stream,
+                    stderr=subprocess.STDOUT,
+                    timeout=max(1.0, limit_s),
+                ).returncode
+            except subprocess.TimeoutExpired:
+                code = 124
+        lines = log.read_text(errors="replace").splitlines()
+        print("\n".join(lines[-SHOWN_LINES:]), flush=True)
+        return {
+            "exit_code": code,
+            "seconds": round(time.monotonic() - began, 1),
+            "command": command,
+            "environment": environment,
+            "report": json.loads(report.read_text()) if report.is_file() else None,
+            "tail": lines[-SHOWN_LINES:],
+        }
+
+
+def plan_part(
+    part: str, args: argparse.Namespace, folder: Path
+) -> tuple[list[str], dict[str, str], Path]:
+    """Command, environment, and the JSON that the part writes."""
+    python = sys.executable
+    if part == "smoke":
+        report = folder / "smoke.json"
+        return [python, str(HERE / "smoke.py"), str(report), str(args.out)], {}, report
+    if part.startswith("conform"):
+        attention = {"conform": "triton"}.get(part, part.removeprefix("conform-"))
+        backend = "narrow:backend" if attention == "flashinfer" else "cuda"
+        command = [python, "-m", "tupelo.conformance", "--backend", backend]
+        command += ["--level", args.levels, "--report", str(folder), "-v"]
+        path = f"{HERE}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"
+        environment = {"TUPELO_CUDA_ATTENTION": attention, "PYTHONPATH": path}
+        return command, environment, folder / "conformance.json"
+    if part == "parity":
+        report = folder / "parity.json"
+        return [python, str(HERE / "parity.py"), str(report)], {}, report
+    if part == "bench":
+        report = folder / "bench.json"
+        command = [python, str(ROOT / "benchmarks/gpu_offline.py"), "--json", str(report)]
+        return [*command, *args.rest], {}, report
+    raise SystemExit(f"--parts {part}: allowed: {', '.join(PARTS)}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
