@@ -1,11 +1,12 @@
 """Capturing device work once, and replaying it: the only place that knows ``CUDAGraph``."""
 
 from collections.abc import Callable
-from typing import Protocol, TypeVar
+from typing import Any, Protocol
 
 import torch
+from torch import Tensor
 
-T = TypeVar("T")
+Tensors = tuple[Tensor, ...]
 
 
 class Graph(Protocol):
@@ -20,26 +21,54 @@ class Graph(Protocol):
 class Capture(Protocol):
     """Captures functions that submit device work and read nothing on the host."""
 
-    def __call__(self, fn: Callable[[], T]) -> tuple[Graph, T]:
-        """Capture ``fn`` on the current stream, without running it; returns the graph and ``fn``'s
-        value, whose tensors each replay fills."""
+    def __call__(self, fn: Callable[[], Tensors]) -> tuple[Graph, Tensors]:
+        """Capture ``fn`` on the current stream, without running it.
+
+        Returns:
+            The graph, and what ``fn`` returned: tensors that a replay fills, and that hold it until
+            another graph of the same capture is replayed.
+        """
         ...
 
 
 class CudaCapture(Capture):
     """CUDA graphs that share one memory pool: they never run at the same time.
 
-    Capture the largest first: the smaller ones then fit into its memory.
+    Their results are not owned by whoever holds them, so a later capture uses the same memory
+    again. Capture the largest first: the smaller ones then fit into its memory.
     """
 
     def __init__(self) -> None:
         self._pool = torch.cuda.graph_pool_handle()
+        self._graphs: list[torch.cuda.CUDAGraph] = []  # the pool lives as long as one of them
 
-    def __call__(self, fn: Callable[[], T]) -> tuple[Graph, T]:
+    def __call__(self, fn: Callable[[], Tensors]) -> tuple[Graph, Tensors]:
         graph = torch.cuda.CUDAGraph()
         graph.capture_begin(pool=self._pool, capture_error_mode="thread_local")
         try:
             value = fn()
         finally:
             graph.capture_end()
-        return graph, value
+        self._graphs.append(graph)
+        return graph, tuple(unowned(tensor) for tensor in value)
+
+
+_CODES = {1: "|u1", 2: "<i2", 4: "<i4", 8: "<i8"}
+
+
+class _Memory:
+    """Device memory as the CUDA array interface describes it; owns nothing."""
+
+    def __init__(self, tensor: Tensor) -> None:
+        self.__cuda_array_interface__: dict[str, Any] = {
+            "data": (tensor.data_ptr(), False),
+            "shape": tuple(tensor.shape),
+            "strides": tuple(n * tensor.element_size() for n in tensor.stride()),
+            "typestr": _CODES[tensor.element_size()],
+            "version": 3,
+        }
+
+
+def unowned(tensor: Tensor) -> Tensor:
+    """A tensor over the same device memory that does not keep it allocated."""
+    return torch.as_tensor(_Memory(tensor), device=tensor.device).view(tensor.dtype)

@@ -171,7 +171,7 @@ class GraphRunner(EagerRunner):
         )
         self._send(layout, batch)
         plan = attention.plan(inputs)
-        self._decode(inputs, plan)
+        self._decode(inputs, plan)  # what is built or chosen at first use is, before capturing
         if attention.plan(inputs, plan) is not plan:
             return None
         graph, (hidden, logits, token_ids) = capture(lambda: self._decode(inputs, plan))
