@@ -3,6 +3,7 @@
 Importing this module opens no device; asking for the backend does.
 """
 
+from contextlib import nullcontext
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 
@@ -10,8 +11,9 @@ import torch
 
 from tupelo.backend import Backend, Capabilities, GraphGrade, RunnerParts, Unavailable
 from tupelo_cuda.attention import CudaAttention
+from tupelo_cuda.choices import ChoiceTable
 from tupelo_cuda.graphs import CudaCapture
-from tupelo_cuda.kernels import cuda_kernels
+from tupelo_cuda.kernels import cuda_kernels, product_table
 from tupelo_cuda.options import Options, read_options
 from tupelo_cuda.runner import GraphRunner
 from tupelo_cuda.runtime import CudaRuntime
@@ -31,6 +33,7 @@ def backend() -> Backend | Unavailable:
     if reason:
         return Unavailable(reason)
     options = read_options()
+    table = product_table(options, DEVICE)
     properties = torch.cuda.get_device_properties(DEVICE)
     gib = properties.total_memory / (1 << 30)
     return Backend(
@@ -47,9 +50,9 @@ def backend() -> Backend | Unavailable:
             collective_library="nccl",
             pipeline_depth=2,
         ),
-        kernels=cuda_kernels(),
+        kernels=cuda_kernels(table),
         attention=partial(CudaAttention, options),
-        runner=partial(_runner, options),
+        runner=partial(_runner, options, table),
         runtime=CudaRuntime,
         versions=_versions(),
         notes=(
@@ -74,8 +77,9 @@ def _why_not() -> str:
     return ""
 
 
-def _runner(options: Options, parts: RunnerParts) -> GraphRunner:
-    return GraphRunner(parts, CudaCapture() if options.graphs else None)
+def _runner(options: Options, table: ChoiceTable | None, parts: RunnerParts) -> GraphRunner:
+    capture = CudaCapture() if options.graphs else None
+    return GraphRunner(parts, capture, nullcontext if table is None else table.open)
 
 
 def _versions() -> dict[str, str]:

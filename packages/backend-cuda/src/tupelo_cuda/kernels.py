@@ -1,36 +1,41 @@
-"""Ops of this backend as records of the contract: core's Triton kernels, and what is composed of
-them and of cuBLAS."""
+"""Ops of this backend as records of the contract: core's Triton kernels, and products by choice."""
 
 import importlib.util
 from collections.abc import Callable
 from typing import Any
 
+import torch
+
+from tupelo.config import environment
 from tupelo.ops import Kernel, OpCall, Tier
+from tupelo_cuda.choices import ChoiceTable
+from tupelo_cuda.options import Options
 
 
-def cuda_kernels() -> tuple[Kernel, ...]:
+def product_table(options: Options, device: str) -> ChoiceTable | None:
+    """How products are computed on a device; None where triton is missing or choice is off."""
+    if not options.measured_linear or importlib.util.find_spec("triton") is None:
+        return None
+    import triton
+
+    from tupelo_cuda.products import candidates, measure
+
+    name = torch.cuda.get_device_name(device)
+    return ChoiceTable(
+        candidates,
+        measure,
+        file=environment().cache_dir / "cuda" / "products.json",
+        identity=f"{name}; torch {torch.__version__}; triton {triton.__version__}",
+    )
+
+
+def cuda_kernels(table: ChoiceTable | None) -> tuple[Kernel, ...]:
     """Kernels in order of preference within a tier; none where triton is missing."""
     if importlib.util.find_spec("triton") is None:
         return ()
-    from tupelo.triton.activation import gelu_mul, silu_mul
-    from tupelo.triton.norm import add_rms_norm, rms_norm
-    from tupelo.triton.rope import norm_rope_qkv, rope
-    from tupelo_cuda.fused import add_norm_linear, gated_mlp
+    from tupelo.triton.kernels import portable_kernels
 
-    portable: dict[str, Callable[..., Any]] = {
-        "rms_norm": rms_norm,
-        "add_rms_norm": add_rms_norm,
-        "rope": rope,
-        "norm_rope_qkv": norm_rope_qkv,
-        "silu_mul": silu_mul,
-        "gelu_mul": gelu_mul,
-        "add_norm_linear": add_norm_linear,
-        "gated_mlp": gated_mlp,
-    }
-    return tuple(
-        Kernel(op=op, name=f"triton_{op}", fn=fn, tier=Tier.PORTABLE, supports=plain_weights)
-        for op, fn in portable.items()
-    )
+    return (*_product_kernels(table), *portable_kernels())
 
 
 def plain_weights(call: OpCall) -> str | None:
@@ -38,3 +43,19 @@ def plain_weights(call: OpCall) -> str | None:
     if call.scheme.name != "none":
         return f"reads plain weights, not {call.scheme.name}"
     return None
+
+
+def _product_kernels(table: ChoiceTable | None) -> tuple[Kernel, ...]:
+    """Products by choice, or without a table always by cuBLAS."""
+    from tupelo_cuda.products import ProductOps, cublas_only
+
+    ops = ProductOps(cublas_only() if table is None else table)
+    named: dict[str, Callable[..., Any]] = {
+        "linear": ops.linear,
+        "add_norm_linear": ops.add_norm_linear,
+        "gated_mlp": ops.gated_mlp,
+    }
+    return tuple(
+        Kernel(op=op, name=f"chosen_{op}", fn=fn, tier=Tier.VENDOR, supports=plain_weights)
+        for op, fn in named.items()
+    )

@@ -11,7 +11,8 @@ changes, refills the attention plan that the graph was captured with, and replay
 
 import logging
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -70,14 +71,21 @@ class GraphRunner(EagerRunner):
     Args:
         parts: as for every runner.
         capture: None runs everything eagerly.
+        warming: a context around warm-up, in which what has a choice may measure.
 
     Attributes:
         num_captures: graphs captured so far; it stays as it is after ``warmup``.
         num_replays, num_eager: steps run either way.
     """
 
-    def __init__(self, parts: RunnerParts, capture: Capture | None) -> None:
+    def __init__(
+        self,
+        parts: RunnerParts,
+        capture: Capture | None,
+        warming: Callable[[], AbstractContextManager[object]] = nullcontext,
+    ) -> None:
         super().__init__(parts)
+        self._warming = warming
         self._capture = capture
         self._ladder: tuple[int, ...] = ()
         self._graphs: dict[int, _DecodeGraph] = {}
@@ -88,18 +96,21 @@ class GraphRunner(EagerRunner):
     @torch.inference_mode()
     def warmup(self, buckets: Iterable[Bucket], features: Iterable[frozenset[Feature]]) -> None:
         """Run prompts of several sizes, then capture the ladder, largest first."""
+        self._parts.runtime.synchronize()
+        with self._warming():
+            self._warm_prompts()
+            self._warm_features([frozenset(), *features])
+            if self._capture is not None and not self._graphs:
+                self._capture_ladder(self._capture)
+
+    def _capture_ladder(self, capture: Capture) -> None:
         parts = self._parts
-        parts.runtime.synchronize()
-        self._warm_prompts()
-        self._warm_features([frozenset(), *features])
-        if self._capture is None or self._graphs:
-            return
         began = shown = time.perf_counter()
         ladder = decode_ladder(parts.num_slots)
         self._allocate(ladder[-1])
         for rows in reversed(ladder):
             with parts.runtime.stream():
-                graph = self._capture_rung(rows, self._capture)
+                graph = self._capture_rung(rows, capture)
             if graph is None:
                 self._graphs.clear()
                 logger.warning("decode steps run eagerly: the attention cannot refill its plans")
