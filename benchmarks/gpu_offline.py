@@ -32,6 +32,7 @@ from rates import rates
 
 from tupelo.backend import find_backend
 from tupelo.checkpoint import parse_hf_config
+from tupelo.config import environment
 from tupelo.engine import Engine
 from tupelo.engine.build import Source
 
@@ -146,6 +147,12 @@ def counters(engine: Engine) -> dict[str, int]:
     return {name: getattr(runner, name) for name in names if hasattr(runner, name)}
 
 
+def products() -> Any:
+    """What the backend has measured and remembers, for every device so far."""
+    file = environment().cache_dir / "cuda" / "products.json"
+    return json.loads(file.read_text()) if file.is_file() else None
+
+
 def profiled(folder: Path, name: str, run: Callable[[], Any]) -> None:
     """Write a trace of ``run``, for looking at."""
     from torch.profiler import ProfilerActivity, profile
@@ -216,6 +223,7 @@ def main() -> None:
     report["kv_tokens"] = engine.info.max_total_tokens
     report["kernels"] = engine.info.kernels
     report["counters_when_ready"] = counters(engine)
+    report["products"] = products()
     print(f"ready in {report['ready_s']:.1f} s", engine.info.phases_s, flush=True)
     print("KV tokens", report["kv_tokens"], "memory", report["memory"], flush=True)
     print(sorted({f"{k['op']}:{k['kernel']}" for k in engine.info.kernels}), flush=True)

@@ -28,6 +28,11 @@ def _rows(count: int, width: int, seed: int = 0) -> torch.Tensor:
     return torch.randn(count, width, generator=torch.Generator().manual_seed(seed)).to(DTYPE)
 
 
+@pytest.fixture(autouse=True)
+def _small_weights_have_a_choice(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tupelo_cuda.products.MIN_ELEMENTS", 0)
+
+
 def _forced(name: str) -> tuple[ProductOps, list[str]]:
     """Ops that take the way called ``name`` (its beginning), and the kinds of product computed."""
     kinds: list[str] = []
@@ -83,3 +88,9 @@ def test_page_lists_are_the_tables_rows_one_after_another() -> None:
     counts = np.diff(pages.indptr).tolist()
     rows = [table[s, :n].clamp(min=0) for s, n in zip(slots.tolist(), counts, strict=True)]
     assert torch.equal(out, torch.cat([*rows, torch.tensor([-7], dtype=torch.int32)]))
+
+
+def test_small_weights_have_no_choice(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+    assert list(candidates(Product("linear", 1023, 1024, "bfloat16", 16))) == ["cublas"]
+    assert len(candidates(Product("linear", 1024, 1024, "bfloat16", 16))) > 2

@@ -26,8 +26,23 @@ from tupelo_cuda.choices import ChoiceTable, Product, Run, row_bucket
 
 logger = logging.getLogger(__name__)
 
-MAX_CANDIDATES = 6
-"""Triton launches that are tried for a product: each is compiled once."""
+MAX_CANDIDATES = 5
+"""Triton launches that are tried for a product: each is compiled once, for a second."""
+
+PREFERRED = (
+    # block_n, block_k, num_stages, splits
+    (32, 128, 4, 1),
+    (16, 256, 4, 1),
+    (32, 128, 4, 2),
+    (64, 128, 4, 1),
+    (64, 128, 3, 2),
+    (64, 128, 3, 1),
+    (32, 256, 3, 1),
+)
+"""Launches of several rows that won on some GPU, tried before others."""
+
+MIN_ELEMENTS = 1 << 20
+"""Smaller weights are read in no time: only the launch counts, and nothing is tried."""
 
 SHARED_BYTES = 200 << 10
 FLUSH_BYTES = 256 << 20
@@ -106,19 +121,26 @@ def candidates(product: Product) -> Mapping[str, Run]:
         ways = {name: partial(_norm_then, run) for name, run in libraries.items()}
     else:
         ways = libraries
-    if product.dtype == "float32":
+    small = product.out_features * product.in_features < MIN_ELEMENTS
+    if product.dtype == "float32" or small:
         return {"cublas": ways["cublas"]}
     if product.rows > MAX_ROWS:
         return ways
     shape = (product.out_features, product.in_features)
     found = configs(shape, product.rows, gated=bool(activation), shared_bytes=SHARED_BYTES)
-    for config in found[:MAX_CANDIDATES]:
+    for config in sorted(found, key=_preference)[:MAX_CANDIDATES]:
         name = "triton_" + "_".join(map(str, astuple(config)))
         if product.kind == "add_norm":
             ways[name] = partial(add_norm_gemv, config=config)
         else:
             ways[name] = partial(_triton, config, activation)
     return ways
+
+
+def _preference(config: LinearConfig) -> int:
+    """Its place in ``PREFERRED``; others keep their order, after those."""
+    tried = (config.block_n, config.block_k, config.num_stages, config.splits)
+    return PREFERRED.index(tried) if tried in PREFERRED else len(PREFERRED)
 
 
 def measure(ways: Mapping[str, Run], arguments: tuple[Any, ...]) -> dict[str, float]:
