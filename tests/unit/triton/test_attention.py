@@ -4,27 +4,40 @@ import pytest
 
 pytest.importorskip("triton", reason="the portable kernels need triton")
 
+from dataclasses import replace
 from functools import partial
 
+import torch
+from tests.unit.triton.launches import step
 from tests.unit.triton.world import kit_cases
 
-from tupelo.backend import Backend, Capabilities
+from tupelo.backend import Backend, Capabilities, TorchRuntime
+from tupelo.batch import Bucket
 from tupelo.conformance.case import Case
 from tupelo.conformance.levels.attention import attention_cases
 from tupelo.conformance.target import Target
+from tupelo.errors import ContractError
+from tupelo.ops.samples_elementwise import cos_sin
+from tupelo.specs import AttentionSpec
 from tupelo.triton.attention import TritonAttention
+from tupelo.triton.paged import store_kv
+from tupelo.triton.rope import norm_rope_qkv, norm_rope_qkv_store
 from tupelo.triton.tuning import AttentionTuning, DecodeConfig, ExtendConfig
 
-SPLIT = AttentionTuning(
+SMALL = AttentionTuning(
     target_programs=64,
     min_split_tokens=1,
-    decode=DecodeConfig(block=16, num_warps=1, num_stages=1),
-    extend=ExtendConfig(rows=16, block=16, num_warps=1, num_stages=1),
+    decode=lambda head_dim, itemsize: DecodeConfig(block=16, num_warps=1, num_stages=1),
+    extend=lambda head_dim, itemsize: ExtendConfig(rows=16, block=16, num_warps=1, num_stages=1),
 )
 """Small tiles, so that the kit's short rows have several splits, tiles and parts of tiles."""
 
+SPLITTING = ("decode/page_4", "long", "many_rows", "padding", "refilled_plan", "soft_cap/window")
+WINDOWED = ("window/chunks", "window/padding", "mixed/page_4", "shared_in_the_same_step")
 
-def cases(tuning: AttentionTuning) -> list[object]:
+
+def cases(tuning: AttentionTuning, *names: str) -> list[object]:
+    """Scenarios of the kit, all or the named ones, for attention of some sizes."""
     backend = Backend(
         name="portable",
         device="cpu",
@@ -36,7 +49,8 @@ def cases(tuning: AttentionTuning) -> list[object]:
         ),
         attention=partial(TritonAttention, tuning=tuning),
     )
-    return kit_cases(attention_cases(Target(backend)))
+    found = kit_cases(attention_cases(Target(backend)))
+    return [p for p in found if not names or p.id.removeprefix("attention/") in names]
 
 
 @pytest.mark.parametrize("case", cases(AttentionTuning()))
@@ -44,6 +58,50 @@ def test_usual_sizes(case: Case) -> None:
     case.run()
 
 
-@pytest.mark.parametrize("case", cases(SPLIT))
-def test_many_splits(case: Case) -> None:
+@pytest.mark.parametrize("case", cases(SMALL, *SPLITTING))
+def test_splits_merged_by_a_second_launch(case: Case) -> None:
     case.run()
+
+
+@pytest.mark.parametrize("case", cases(replace(SMALL, fused_merge=True), *SPLITTING, *WINDOWED))
+def test_splits_merged_by_the_last_of_them(case: Case) -> None:
+    case.run()
+
+
+def test_a_plan_that_decodes_only_is_not_refilled_with_more() -> None:
+    """A bucket of as many rows as tokens may hold either; the contract then wants a new plan."""
+    kind = AttentionSpec(group=0, num_heads=4, num_kv_heads=2, head_dim=16, scale=0.25)
+    attention = TritonAttention([kind], 16, 256, TorchRuntime("cpu"))
+    decoding, mixed = step([1, 1], Bucket(4, 4)), step([1, 2], Bucket(4, 4))
+    mixed.page_tables = decoding.page_tables
+    plan = attention.plan(decoding)
+    assert attention.plan(decoding, plan) is plan
+    other = attention.plan(mixed, plan)
+    assert other is not plan
+    assert attention.plan(decoding, other) is other
+    assert attention.plan(step([1, 1], Bucket()), plan) is not plan
+
+
+def test_functional_storage_is_refused() -> None:
+    with pytest.raises(ContractError, match="in place"):
+        TritonAttention([], 16, 4, TorchRuntime("cpu"), in_place=False)
+
+
+def test_qkv_written_straight_into_pages() -> None:
+    """``norm_rope_qkv_store`` is ``norm_rope_qkv`` and ``store_kv``, padding left out."""
+    torch.manual_seed(0)
+    qkv, positions = torch.randn(3, (4 + 2 * 2) * 16), torch.tensor([5, 0, 9])
+    table, norm = cos_sin(16, 8), 1 + torch.rand(16)
+    mapping = torch.tensor([6, -1, 3])
+    q, k, v = norm_rope_qkv(qkv, positions, table, norm, None, 1e-5, 4, 2, 16)
+    split, fused = torch.zeros(2, 3, 4, 2, 16), torch.zeros(2, 3, 4, 2, 16)
+    store_kv(k, v, split[0], split[1], mapping)
+    got = norm_rope_qkv_store(
+        qkv, positions, table, norm, None, 1e-5, 4, 2, 16, fused[0], fused[1], mapping
+    )
+    want = torch.zeros(2, 3, 4, 2, 16)
+    want[0].flatten(0, 1)[[6, 3]] = k[[0, 2]]
+    want[1].flatten(0, 1)[[6, 3]] = v[[0, 2]]
+    assert torch.equal(split, want)
+    assert torch.equal(fused, want)
+    assert torch.equal(got, q)

@@ -16,7 +16,7 @@ from tupelo.triton.elementary import cdiv
 from tupelo.triton.extend import extend_attention
 from tupelo.triton.paged import store_kv
 from tupelo.triton.plan import TritonPlan, can_refill, make_plan, refill_plan
-from tupelo.triton.tuning import AttentionTuning, decode_config, extend_config
+from tupelo.triton.tuning import AttentionTuning
 
 
 class TritonAttention(AttentionBackend):
@@ -86,12 +86,12 @@ class TritonAttention(AttentionBackend):
         out = make(q.shape, dtype=q.dtype, device=q.device)
         if plan.decode_rows:
             splits = self.splits(kind, plan)
-            config = tuning.decode or decode_config(kind.head_dim, q.element_size())
+            config = tuning.decode(kind.head_dim, q.element_size())
             counters = self._counters if tuning.fused_merge and splits > 1 else None
             decode_attention(q, k_cache, v_cache, out, kind, plan, splits, config, counters)
         if plan.num_tiles:
-            config_x = tuning.extend or extend_config(kind.head_dim, q.element_size())
-            extend_attention(q, k_cache, v_cache, out, kind, plan, config_x)
+            sizes = tuning.extend(kind.head_dim, q.element_size())
+            extend_attention(q, k_cache, v_cache, out, kind, plan, sizes)
         return out
 
     def splits(self, kind: AttentionSpec, plan: TritonPlan) -> int:

@@ -121,7 +121,8 @@ def _rope_kernel(
     k_heads, v_heads = heads - NUM_HEADS, heads - NUM_HEADS - NUM_KV_HEADS
     if STORE:
         slot = tl.load(slot_mapping_ptr + token).to(tl.int64)
-        in_k, in_v = in_k & (slot >= 0), in_v & (slot >= 0)
+        end = tl.where(slot >= 0, NUM_HEADS + NUM_KV_HEADS + NUM_V_HEADS, NUM_HEADS)
+        in_k, in_v = in_k & (heads < end), in_v & (heads < end)
         start = (slot // PAGE_SIZE) * page_stride + (slot % PAGE_SIZE) * token_stride
         to_k, to_v = start + k_heads * head_stride, start + v_heads * head_stride
     else:

@@ -1,0 +1,183 @@
+"""Launches at the sizes of an 8B model in bfloat16, on tensors that nobody reads."""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tupelo.backend import Runtime, StepInputs, TorchKVPool, TorchRuntime
+from tupelo.batch import Batch, Bucket
+from tupelo.ops import LinearWeight
+from tupelo.specs import AttentionSpec, KVSpec
+from tupelo.triton import activation, linear, moe, norm, rope, rows, sampling, vocab
+from tupelo.triton.attention import TritonAttention
+from tupelo.triton.gemv import add_norm_gemv
+from tupelo.triton.linear_config import configs
+from tupelo.triton.paged import store_kv
+from tupelo.triton.tuning import AttentionTuning
+
+BF16 = torch.bfloat16
+HIDDEN, INNER, HEADS, KV_HEADS = 4096, 14336, 32, 8
+
+
+def empty(*shape: int, dtype: torch.dtype = BF16) -> Tensor:
+    """Memory that is never written, so never taken."""
+    return torch.empty(shape, dtype=dtype)
+
+
+def weight(out: int, features: int) -> LinearWeight:
+    """An uninitialised weight."""
+    return LinearWeight(out, features, {"weight": empty(out, features)})
+
+
+def norms() -> None:
+    """Hidden states, with and without the residual."""
+    x, w = empty(64, HIDDEN), empty(HIDDEN)
+    norm.rms_norm(x, w, 1e-5)
+    norm.add_rms_norm(x, x, w, 1e-5)
+
+
+def ropes() -> None:
+    """The split of QKV, plain and into pages with per-head norms."""
+    qkv = empty(64, (HEADS + 2 * KV_HEADS) * 128)
+    table, positions = empty(4096, 128, dtype=torch.float32), torch.zeros(64, dtype=torch.int64)
+    rope.norm_rope_qkv(qkv, positions, table, None, None, 1e-5, HEADS, KV_HEADS, 128)
+    cache, w = empty(64, 16, KV_HEADS, 128), empty(128)
+    rope.norm_rope_qkv_store(
+        qkv, positions, table, w, w, 1e-5, HEADS, KV_HEADS, 128, cache, cache, positions
+    )
+    store_kv(empty(64, KV_HEADS, 128), empty(64, KV_HEADS, 128), cache, cache, positions)
+
+
+def gemvs() -> None:
+    """One row: plain, gated, and with the norm inside."""
+    x = empty(1, HIDDEN)
+    linear.linear(empty(1, INNER), weight(HIDDEN, INNER))
+    linear.gated_mlp(x, "silu", weight(2 * INNER, HIDDEN), weight(HIDDEN, INNER))
+    qkv = weight(6144, HIDDEN)
+    add_norm_gemv(x, x, empty(HIDDEN), 1e-5, qkv, linear.default_config(x, qkv))
+
+
+def small_linears(rows: int) -> None:
+    """Few rows: plain, split over the inputs, gated."""
+    x = empty(rows, HIDDEN)
+    linear.gated_mlp(x, "silu", weight(2 * INNER, HIDDEN), weight(HIDDEN, INNER))
+    out = weight(HIDDEN, HIDDEN)
+    split = next(c for c in configs((HIDDEN, HIDDEN), rows) if c.splits > 1)
+    linear.run_linear(x, out, split)
+
+
+def row_ops() -> None:
+    """Embedding, merge and quantisation."""
+    ids = torch.zeros(64, dtype=torch.int64)
+    rows.embedding(ids, empty(32000, HIDDEN), 0.5)
+    out, lse = empty(64, HEADS, 128), empty(64, HEADS, dtype=torch.float32)
+    rows.merge_attention(out, lse, out, lse)
+    rows.quantize(empty(64, INNER))
+
+
+def vocabularies() -> None:
+    """Masks, argmax, log-probabilities and draws over 128k ids."""
+    logits, wide = empty(8, 128256), empty(8, 128256, dtype=torch.float32)
+    ids, floats = torch.zeros(8, dtype=torch.int64), torch.zeros(8)
+    vocab.apply_token_bitmask(logits, torch.zeros(8, 4008, dtype=torch.int32))
+    vocab.argmax(logits)
+    vocab.gather_logprobs(logits, ids)
+    sampling.sample_top_k_top_p(wide, ids, floats, floats, floats)
+
+
+def experts(tokens: int) -> None:
+    """8 experts of which 2 are chosen."""
+    moe.moe_experts(
+        empty(tokens, HIDDEN),
+        empty(tokens, 2, dtype=torch.float32),
+        torch.zeros(tokens, 2, dtype=torch.int64),
+        "silu",
+        empty(8, 2 * 1024, HIDDEN),
+        empty(8, HIDDEN, 1024),
+    )
+
+
+def attention(
+    dtype: torch.dtype = BF16,
+    head_dim: int = 128,
+    heads: int = HEADS,
+    window: int | None = None,
+    soft_cap: float | None = None,
+) -> None:
+    """A decode step with and without splits, and a mixed one."""
+    name = str(dtype).removeprefix("torch.")
+    kind = AttentionSpec(
+        group=0,
+        num_heads=heads,
+        num_kv_heads=KV_HEADS,
+        head_dim=head_dim,
+        scale=head_dim**-0.5,
+        window=window,
+        soft_cap=soft_cap,
+    )
+    stored = KVSpec(
+        group=0, layers=(0,), num_kv_heads=KV_HEADS, head_dim=head_dim, dtype=name, window=window
+    )
+    runtime: Runtime = TorchRuntime("cpu")
+    pool = TorchKVPool([stored], [64], 16, runtime)
+    for count, new, fused in ((1, 1, True), (1, 1, False), (64, 1, False), (4, 200, False)):
+        tuning = AttentionTuning(fused_merge=fused)
+        backend = TritonAttention([kind], 16, 256, runtime, tuning=tuning)
+        plan = backend.plan(step([new] * count, Bucket(count * new, count)))
+        q = empty(count * new, heads, head_dim, dtype=dtype)
+        k = empty(count * new, KV_HEADS, head_dim, dtype=dtype)
+        backend.forward(q, k, k, 0, 0, pool, plan)
+
+
+def step(counts: Sequence[int], bucket: Bucket) -> StepInputs:
+    """Rows of some new tokens each, padded to a bucket, in slots and pages of no meaning."""
+    total, rows = max(sum(counts), bucket.tokens), max(len(counts), bucket.rows)
+    cu = np.concatenate(([0], np.cumsum(counts))).astype(np.int32)
+    host = Batch(
+        step=1,
+        slots=np.arange(len(counts), dtype=np.int32),
+        num_decode_rows=sum(count == 1 for count in counts),
+        cu_seqlens_q=cu,
+        seq_lens=np.full(len(counts), 300, np.int32),
+        input_ids=np.zeros(sum(counts), np.int32),
+        positions=np.zeros(sum(counts), np.int32),
+        slot_mapping=(np.zeros(sum(counts), np.int32),),
+        page_deltas=(),
+        logits_rows=np.empty(0, np.int32),
+        sample_rows=np.empty(0, np.int32),
+        bucket=bucket,
+    )
+    longs = torch.zeros(total, dtype=torch.int64)
+    padded = np.pad(cu, (0, rows - len(counts)), mode="edge")
+    return StepInputs(
+        host=host,
+        input_ids=longs,
+        positions=longs,
+        cu_seqlens_q=torch.from_numpy(padded),
+        seq_lens=torch.full((rows,), 300, dtype=torch.int32),
+        slots=torch.zeros(rows, dtype=torch.int64),
+        token_rows=longs,
+        slot_mapping=(longs,),
+        page_tables=(torch.zeros((rows + 1, 256), dtype=torch.int32),),
+    )
+
+
+LAUNCHES: dict[str, Callable[[], None]] = {
+    "norms": norms,
+    "rows": row_ops,
+    "vocab": vocabularies,
+    "experts_2": partial(experts, 2),
+    "experts_512": partial(experts, 512),
+    "activations": lambda: (activation.silu_mul(empty(64, 2 * INNER)), None)[1],
+    "ropes": ropes,
+    "gemvs": gemvs,
+    "linear_16": partial(small_linears, 16),
+    "linear_64": partial(small_linears, 64),
+    "attention": attention,
+    "attention_window": partial(attention, window=512, soft_cap=30.0),
+    "attention_256": partial(attention, head_dim=256, heads=16),
+    "attention_float32": partial(attention, torch.float32),
+}
