@@ -10,6 +10,7 @@ has), ``parity`` (every family), ``bench`` (``benchmarks/gpu_offline.py``, its o
 import argparse
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -50,18 +51,19 @@ def run_part(part: str, args: argparse.Namespace, limit_s: float) -> dict[str, A
         print(f"== {part}: {' '.join(command)}", flush=True)
         began = time.monotonic()
         log = args.out / f"{part}.log"
+        environment["PYTHONFAULTHANDLER"] = "1"
         with log.open("w") as stream:
+            process = subprocess.Popen(
+                command,
+                cwd=ROOT,
+                env={**os.environ, **environment},
+                stdout=stream,
+                stderr=subprocess.STDOUT,
+            )
             try:
-                code = subprocess.run(
-                    command,
-                    cwd=ROOT,
-                    env={**os.environ, **environment},
-                    stdout=stream,
-                    stderr=subprocess.STDOUT,
-                    timeout=max(1.0, limit_s),
-                ).returncode
+                code = process.wait(max(1.0, limit_s))
             except subprocess.TimeoutExpired:
-                code = 124
+                code = stop(process)
         lines = log.read_text(errors="replace").splitlines()
         print("\n".join(lines[-SHOWN_LINES:]), flush=True)
         return {
@@ -72,6 +74,17 @@ def run_part(part: str, args: argparse.Namespace, limit_s: float) -> dict[str, A
             "report": json.loads(report.read_text()) if report.is_file() else None,
             "tail": lines[-SHOWN_LINES:],
         }
+
+
+def stop(process: subprocess.Popen[bytes]) -> int:
+    """End a part that ran out of time; it prints first where its threads are."""
+    process.send_signal(signal.SIGABRT)
+    try:
+        process.wait(10)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+    return 124
 
 
 def plan_part(

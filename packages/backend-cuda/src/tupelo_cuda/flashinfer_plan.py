@@ -143,10 +143,17 @@ class Planner:
         self._fixed = fixed
         self._device = workspaces.floats.device
         self._backend = kind.backend(self._device)
+        spec = kind.spec
         rows = 1 if fixed is None else fixed.rows
         ends = torch.arange(rows + 1, dtype=torch.int32)
+        # With more rows than this no row's K/V can be split. Such a plan launches one program a row
+        # and head whatever the lengths, so it needs no graph mode: that one adds programs, which
+        # only a split plan masks, and a merge.
+        sms = torch.cuda.get_device_properties(self._device).multi_processor_count
+        self._no_split = fixed is not None and rows > 2 * sms // spec.num_kv_heads
+        self._graph_mode = fixed is not None and not self._no_split
         options: dict[str, Any] = {}
-        if fixed is not None:
+        if fixed is not None and self._graph_mode:
             options = {
                 "use_cuda_graph": True,
                 "qo_indptr_buf": ends.to(self._device),
@@ -158,10 +165,6 @@ class Planner:
             workspaces.floats, "NHD", backend=self._backend, **options
         )
         self._wrapper._int_workspace_buffer = plan_memory
-        spec = kind.spec
-        sms = torch.cuda.get_device_properties(self._device).multi_processor_count
-        # A graph always splits K/V where it may; with more rows than this no split could help.
-        self._no_split = fixed is not None and rows > 2 * sms // spec.num_kv_heads
         self._wrapper.plan(
             ends,
             ends,
@@ -179,6 +182,8 @@ class Planner:
             kv_data_type=kind.dtype,
             disable_split_kv=self._no_split,
         )
+        if fixed is not None and self._no_split:
+            self._set_arrays(ends.to(self._device), fixed.indptr, fixed.indices, fixed.last)
         # Its own pinned buffer is not used again, once the copy out of it has run.
         torch.cuda.current_stream(self._device).synchronize()
         self._wrapper._pin_memory_int_workspace_buffer = None
@@ -199,11 +204,7 @@ class Planner:
         """
         wrapper, kind, spec = self._wrapper, self._kind, self._kind.spec
         if device_arrays is not None:
-            ends, indptr, indices, last = device_arrays
-            wrapper._qo_indptr_buf = ends
-            wrapper._paged_kv_indptr_buf = indptr
-            wrapper._paged_kv_indices_buf = indices
-            wrapper._paged_kv_last_page_len_buf = last
+            self._set_arrays(*device_arrays)
         rows, total = len(host_lens), int(host_ends[-1])
         wrapper._batch_size = rows
         wrapper._qo_indptr_last = total
@@ -220,7 +221,7 @@ class Planner:
             spec.num_heads,
             spec.num_kv_heads,
             kind.page_size,
-            self._fixed is not None,
+            self._graph_mode,
             spec.head_dim,
             spec.head_dim,
             kind.prompts,
@@ -230,6 +231,13 @@ class Planner:
             arguments += [-1, self._no_split, 0]
         wrapper._plan_info = wrapper._cached_module.plan(*arguments)
         entry.sent()
+
+    def _set_arrays(self, ends: Tensor, indptr: Tensor, indices: Tensor, last: Tensor) -> None:
+        wrapper = self._wrapper
+        wrapper._qo_indptr_buf = ends
+        wrapper._paged_kv_indptr_buf = indptr
+        wrapper._paged_kv_indices_buf = indices
+        wrapper._paged_kv_last_page_len_buf = last
 
     def run(self, q: Tensor, k_pool: Tensor, v_pool: Tensor, out: Tensor) -> None:
         """Attention of ``q`` (tokens, num_heads, head_dim) into ``out``."""
