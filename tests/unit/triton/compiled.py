@@ -5,6 +5,7 @@ launchers run as they are, on tensors that are never touched; a stand-in driver 
 and each launch ends at the compiled kernel. Prints one JSON record a kernel.
 """
 
+import inspect
 import json
 import re
 import subprocess
@@ -71,10 +72,12 @@ def _ptx_spills(ptx: str, arch: int) -> int:
     """Bytes that the assembler spills, as it reports them."""
     match = re.search(r"\.target\s+(\w+)", ptx)
     assert match is not None
+    # Before Triton 3.5 there was one assembler for all.
+    tool = get_ptxas(arch) if inspect.signature(get_ptxas).parameters else get_ptxas()
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder) / "kernel.ptx"
         source.write_text(ptx)
-        command = [get_ptxas(arch).path, "-v", f"--gpu-name={match[1]}"]
+        command = [tool.path, "-v", f"--gpu-name={match[1]}"]
         command += [str(source), "-o", str(Path(folder) / "out")]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

@@ -11,14 +11,14 @@ import torch
 from tests.unit.triton.launches import step
 from tests.unit.triton.world import kit_cases
 
-from tupelo.backend import Backend, Capabilities, TorchRuntime
+from tupelo.backend import Backend, Capabilities, TorchKVPool, TorchRuntime
 from tupelo.batch import Bucket
 from tupelo.conformance.case import Case
 from tupelo.conformance.levels.attention import attention_cases
 from tupelo.conformance.target import Target
 from tupelo.errors import ContractError
 from tupelo.ops.samples_elementwise import cos_sin
-from tupelo.specs import AttentionSpec
+from tupelo.specs import AttentionSpec, KVSpec
 from tupelo.triton.attention import TritonAttention
 from tupelo.triton.paged import store_kv
 from tupelo.triton.rope import norm_rope_qkv, norm_rope_qkv_store
@@ -43,7 +43,7 @@ def cases(tuning: AttentionTuning, *names: str) -> list[object]:
         device="cpu",
         capabilities=Capabilities(
             dtypes=("float32", "float16"),
-            page_sizes=(1, 4, 16),
+            page_sizes=(1, 4),
             head_dims=(16, 80, 128),
             same_step_sharing=True,
         ),
@@ -105,3 +105,24 @@ def test_qkv_written_straight_into_pages() -> None:
     assert torch.equal(split, want)
     assert torch.equal(fused, want)
     assert torch.equal(got, q)
+
+
+@pytest.mark.parametrize("fused", [False, True])
+def test_warming_up_touches_no_page(fused: bool) -> None:
+    runtime = TorchRuntime("cpu")
+    kinds = [
+        AttentionSpec(group=g, num_heads=4, num_kv_heads=2, head_dim=16, scale=0.25, window=w)
+        for g, w in enumerate((None, 5))
+    ]
+    stored = [
+        KVSpec(group=g, layers=(g,), num_kv_heads=2, head_dim=16, dtype="float32", window=w)
+        for g, w in enumerate((None, 5))
+    ]
+    pool = TorchKVPool(stored, [3, 3], 4, runtime)
+    attention = TritonAttention(
+        kinds, 4, 16, runtime, tuning=replace(SMALL, max_splits=4, fused_merge=fused)
+    )
+    attention.warmup(pool, [0, 1], torch.float32)
+    for layer in (0, 1):
+        for buffer in pool.buffers(layer):
+            assert not buffer.any()

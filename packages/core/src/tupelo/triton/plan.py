@@ -121,7 +121,7 @@ def make_plan(inputs: StepInputs) -> TritonPlan:
         tile_rows=tiles[0],
         tile_starts=tiles[1],
     )
-    _cut_tiles(plan)
+    cut_tiles(plan)
     return plan
 
 
@@ -147,11 +147,12 @@ def refill_plan(plan: TritonPlan, inputs: StepInputs) -> TritonPlan:
             target.copy_(source)
     for ours, theirs in zip(plan.page_tables, inputs.page_tables, strict=True):
         assert ours.data_ptr() == theirs.data_ptr(), "the slots' page tables never move"
-    _cut_tiles(plan)
+    cut_tiles(plan)
     return plan
 
 
-def _cut_tiles(plan: TritonPlan) -> None:
+def cut_tiles(plan: TritonPlan) -> None:
+    """Fill ``tile_rows`` and ``tile_starts`` from the plan's rows."""
     if not plan.num_tiles:
         return
     num_rows = plan.slots.shape[0]

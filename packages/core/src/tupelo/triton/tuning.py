@@ -40,10 +40,11 @@ def decode_config(head_dim: int, itemsize: int) -> DecodeConfig:
     Args:
         itemsize: bytes of an element of q.
     """
+    wide = itemsize > 2  # whose products take more registers
     block = 64
-    while block > 16 and block * head_dim * itemsize > 16384:
+    while block > 16 and block * head_dim * itemsize > (8192 if wide else 16384):
         block //= 2
-    return DecodeConfig(block=block, num_warps=8 if itemsize > 2 else 4, num_stages=2)
+    return DecodeConfig(block=block, num_warps=8 if wide else 4, num_stages=2)
 
 
 def extend_config(head_dim: int, itemsize: int) -> ExtendConfig:
