@@ -7,6 +7,7 @@ pytest.importorskip("triton", reason="the portable kernels need triton")
 from dataclasses import replace
 from functools import partial
 
+import numpy as np
 import torch
 from tests.unit.triton.launches import step
 from tests.unit.triton.world import kit_cases
@@ -14,6 +15,7 @@ from tests.unit.triton.world import kit_cases
 from tupelo.backend import Backend, Capabilities, TorchKVPool, TorchRuntime
 from tupelo.batch import Bucket
 from tupelo.conformance.case import Case
+from tupelo.conformance.dense import attend
 from tupelo.conformance.levels.attention import attention_cases
 from tupelo.conformance.target import Target
 from tupelo.errors import ContractError
@@ -126,3 +128,33 @@ def test_warming_up_touches_no_page(fused: bool) -> None:
     for layer in (0, 1):
         for buffer in pool.buffers(layer):
             assert not buffer.any()
+
+
+def test_a_chunk_of_one_token_after_longer_ones_is_attended() -> None:
+    """Only the batch's first rows are decode rows; a prompt's last chunk may be one token too."""
+    torch.manual_seed(1)
+    kind = AttentionSpec(group=0, num_heads=4, num_kv_heads=2, head_dim=16, scale=0.25)
+    stored = KVSpec(group=0, layers=(0,), num_kv_heads=2, head_dim=16, dtype="float32")
+    runtime = TorchRuntime("cpu")
+    pool = TorchKVPool([stored], [12], 4, runtime)
+    for buffer in pool.buffers(0):
+        buffer.normal_()
+    counts, lengths = [1, 5, 1], [9, 7, 6]
+    inputs = step(counts, Bucket())
+    inputs.host.num_decode_rows = 1
+    inputs.seq_lens = torch.tensor(lengths, dtype=torch.int32)
+    inputs.slots = torch.tensor([2, 0, 1])
+    table = torch.randperm(12).reshape(3, 4).int()
+    places = (table[:, :, None].long() * 4 + torch.arange(4)).flatten(1)[inputs.slots]
+    ends = list(zip(places, lengths, counts, strict=True))
+    inputs.page_tables = (table,)
+    inputs.slot_mapping = (torch.cat([p[n - c : n] for p, n, c in ends]),)
+    attention = TritonAttention([kind], 4, 4, runtime)
+    q, k, v = torch.randn(7, 4, 16), torch.randn(7, 2, 16), torch.randn(7, 2, 16)
+    out = attention.forward(q, k, v, 0, 0, pool, attention.plan(inputs))
+    keys, values = (b.flatten(0, 1).double().numpy() for b in pool.buffers(0))
+    want = [
+        attend(one.double().numpy(), keys[p[:n]], values[p[:n]], scale=0.25)
+        for one, (p, n, _) in zip(q.split(counts), ends, strict=True)
+    ]
+    torch.testing.assert_close(out.double().numpy(), np.concatenate(want), atol=1e-5, rtol=1e-5)
