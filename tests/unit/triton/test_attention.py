@@ -155,6 +155,6 @@ def test_a_chunk_of_one_token_after_longer_ones_is_attended() -> None:
     keys, values = (b.flatten(0, 1).double().numpy() for b in pool.buffers(0))
     want = [
         attend(one.double().numpy(), keys[p[:n]], values[p[:n]], scale=0.25)
-        for one, (p, n, _) in zip(q.split(counts), ends, strict=True)
+        for one, (p, n, _) in zip(torch.split(q, counts), ends, strict=True)
     ]
     torch.testing.assert_close(out.double().numpy(), np.concatenate(want), atol=1e-5, rtol=1e-5)
