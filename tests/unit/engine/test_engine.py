@@ -6,8 +6,10 @@ import math
 import random
 
 import pytest
-from tests.unit.engine.tiny import VOCAB, tiny_engine
+from tests.unit.engine.tiny import VOCAB, tiny_engine, tiny_source
 
+from tupelo import Engine
+from tupelo.config import EngineConfig
 from tupelo.errors import (
     ConfigError,
     ContextLengthExceeded,
@@ -212,3 +214,17 @@ def test_what_cannot_fit_or_work_is_refused_at_start() -> None:
         tiny_engine(context_length=1024)
     with pytest.raises(ConfigError, match="allowed"):
         tiny_engine(schedule_policy="best")
+
+
+def test_a_model_of_windows_alone_serves_its_whole_context() -> None:
+    source = tiny_source(
+        architectures=["MistralForCausalLM"], model_type="mistral", sliding_window=16
+    )
+    config = EngineConfig(
+        max_total_tokens=2048, max_running_requests=2, chunked_prefill_size=16, page_size=4
+    )
+    with Engine(config, source=source) as engine:
+        assert engine.info.max_total_tokens == 2048
+        prompt = [i % VOCAB for i in range(300)]
+        reply = engine.generate(input_ids=prompt, sampling_params=GREEDY)
+    assert len(reply["output_ids"]) == 12

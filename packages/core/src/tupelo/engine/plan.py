@@ -70,8 +70,8 @@ def plan_engine(
     groups = _divide(config, model.kv_specs, room, context)
     page_bytes = [spec.bytes_per_token() * config.page_size for spec in model.kv_specs]
     kv_bytes = sum(g.num_pages * b for g, b in zip(groups, page_bytes, strict=True))
-    kv_tokens = min(g.num_pages for g in groups if g.window is None or len(groups) == 1)
-    kv_tokens *= config.page_size
+    whole = [g.num_pages for g in groups if g.window is None] or [g.num_pages for g in groups]
+    kv_tokens = min(whole) * config.page_size
     memory = MemoryPlan(
         weight_bytes=weights,
         kv_bytes=kv_bytes + sum(page_bytes),  # one scratch page a group
@@ -110,8 +110,10 @@ def _divide(
     if config.max_total_tokens:
         most = -(-config.max_total_tokens // size)
     chunk = config.chunked_prefill_size or context
+    # Beside full attention, a window needs no more than every slot can see. Alone, it holds all.
+    full = any(s.window is None for s in specs)
     limits = [
-        most if s.window is None else min(most, rows * -(-(s.window + chunk) // size))
+        min(most, rows * -(-(s.window + chunk) // size)) if full and s.window else most
         for s in specs
     ]
     page_bytes = [spec.bytes_per_token() * size for spec in specs]

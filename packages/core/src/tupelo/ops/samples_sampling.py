@@ -60,16 +60,25 @@ def sample_top_k_top_p_samples() -> Iterator[Sample]:
         if name == "ties":
             logits = (logits / 2).round()
         top_k, top_p, min_p = _filters(logits, row_offset=3 if name == "one_row" else 0)
+        uniform = _uniform(logits, top_k, top_p, min_p)
+        if name == "strided":
+            logits = view_of(logits)
+            top_k, top_p, min_p, uniform = map(_column, (top_k, top_p, min_p, uniform))
         args = {
-            "logits": view_of(logits) if name == "strided" else logits,
+            "logits": logits,
             "top_k": top_k,
             "top_p": top_p,
             "min_p": min_p,
-            "uniform": _uniform(logits, top_k, top_p, min_p),
+            "uniform": uniform,
         }
         yield Sample(
             id=name, args=args, call=OpCall(op="sample_top_k_top_p", dtype="", shape=(vocab,))
         )
+
+
+def _column(values: Tensor) -> Tensor:
+    """The same values as a column of a table, as a sampler keeps its parameters."""
+    return torch.stack((values, values.flip(0)), dim=1)[:, 0]
 
 
 def apply_token_bitmask_samples() -> Iterator[Sample]:

@@ -191,6 +191,10 @@ def sample_top_k_top_p(
     rows, vocab = logits.shape
     out = torch.empty(rows, dtype=torch.int64, device=logits.device)
     if rows:
+        # A sampler hands over columns of its tables; the kernel reads one value after the other.
+        top_k, top_p, min_p, uniform = (
+            column.contiguous() for column in (top_k, top_p, min_p, uniform)
+        )
         block = min(BLOCK, power_of_two(vocab))
         _sample_kernel[(rows,)](
             logits,

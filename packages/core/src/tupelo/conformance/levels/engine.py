@@ -131,7 +131,16 @@ class _Expected:
         tight: dict[str, Any] = {"max_total_tokens": tokens, "context_length": longest}
         want = self._run(backend, params, one_by_one=True, **settings)
         got = self._run(backend, params, **settings, **tight)
-        _same(got, want, "with few pages", "with many")
+        if self._setup.dtype == "float32":
+            _same(got, want, "with few pages", "with many")
+            return
+        # In 16 bits two best tokens may be as good as equal, and what is computed again differs.
+        for index, (a, b) in enumerate(zip(got, want, strict=True)):
+            ours, theirs = a["output_ids"], b["output_ids"]
+            check(
+                len(ours) == len(theirs) and ours[:NEW_TOKENS] == theirs[:NEW_TOKENS],
+                f"prompt {index}: {ours} with few pages, {theirs} with many",
+            )
 
     def replies(self) -> list[Reply]:
         """The reference's, scored."""
