@@ -11,7 +11,6 @@ from tupelo.backend import (
     Backend,
     Capabilities,
     EagerRunner,
-    Kernel,
     KVPool,
     LinearWeight,
     OpCall,
@@ -287,22 +286,6 @@ def sample_top_k_top_p(
     chosen = (total <= uniform.unsqueeze(1) * total[:, -1:]).sum(-1, keepdim=True)
     last = keep.sum(-1, keepdim=True) - 1
     return ids.gather(1, torch.minimum(chosen, last)).squeeze(1)
-
-
-def sampled_by_dense_columns() -> Kernel:
-    """Reads the rows' parameters one after the other, whatever their stride."""
-    draw = OPS["sample_top_k_top_p"].reference
-
-    def dense(values: Tensor) -> Tensor:
-        return values.as_strided(values.shape, (1,))
-
-    def sample_top_k_top_p(
-        logits: Tensor, top_k: Tensor, top_p: Tensor, min_p: Tensor, uniform: Tensor
-    ) -> Tensor:
-        ids: Tensor = draw(logits, dense(top_k), dense(top_p), dense(min_p), dense(uniform))
-        return ids
-
-    return Kernel(op="sample_top_k_top_p", name="mutant_dense_columns", fn=sample_top_k_top_p)
 
 
 def apply_token_bitmask(logits: Tensor, mask: Tensor) -> Tensor:

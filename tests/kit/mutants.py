@@ -37,7 +37,6 @@ from tests.kit.broken import (
     rms_norm,
     rope,
     sample_top_k_top_p,
-    sampled_by_dense_columns,
     silu_mul,
     wrong_share,
 )
@@ -218,12 +217,6 @@ MUTANTS: dict[str, Mutant] = {
         "sampler/",
         ("sampler/support/top_p", "sampler/support/together", "sampler/distribution/*"),
         ("sampler/support/top_k", "sampler/support/min_p"),
-    ),
-    "parameters_taken_for_dense": Mutant(
-        replace(BASE, kernels=(sampled_by_dense_columns(),)),
-        "ops/sample_top_k_top_p/",
-        ("ops/sample_top_k_top_p/float32/strided/*",),
-        ("ops/sample_top_k_top_p/float32/typical/chosen",),
     ),
     "sign_bit_lost": Mutant(
         _kernel(apply_token_bitmask),
