@@ -11,6 +11,7 @@ from tupelo.backend import (
     Backend,
     Capabilities,
     EagerRunner,
+    HeadSplit,
     KVPool,
     LinearWeight,
     OpCall,
@@ -88,6 +89,19 @@ class SlotWrongAtBoundary(ReferenceAttention):
             stores.append(torch.where(first & (store >= 0), wrong, store))
         plan.store = tuple(stores)
         return plan
+
+
+class PackedKeysAsTheyCame(ReferenceAttention):
+    """``forward_qkv`` stores K neither normed nor rotated."""
+
+    def forward_qkv(
+        self, qkv: Tensor, positions: Tensor, split: HeadSplit, spec: int, layer: int, kv: KVPool,
+        plan: Plan,
+    ) -> Tensor:  # fmt: skip
+        q, _, v = split(qkv, positions)
+        heads = qkv.unflatten(1, (-1, split.head_dim))
+        k = heads[:, split.num_heads : split.num_heads + split.num_kv_heads]
+        return self.forward(q, k, v, spec, layer, kv, plan)
 
 
 class StalePlan(ReferenceAttention):

@@ -18,6 +18,7 @@ from tests.kit.broken import (
     LastTokenLate,
     LaterChunkSeesAhead,
     NeighbourPenalty,
+    PackedKeysAsTheyCame,
     PaddingStored,
     PositionIgnored,
     RowByRow,
@@ -109,6 +110,12 @@ MUTANTS: dict[str, Mutant] = {
         "attention/",
         ("attention/window/*", "attention/soft_cap/window"),
         ("attention/long", "attention/soft_cap"),
+    ),
+    "packed_keys_as_they_came": Mutant(
+        _attention(PackedKeysAsTheyCame),
+        "attention/",
+        ("attention/packed_qkv/float32",),
+        ("attention/prefill/page_4", "attention/mixed/page_4"),
     ),
     "attention_scale_forgotten": Mutant(
         _attention(ScaleForgotten), "attention/prefill", ("attention/prefill/*",), ()

@@ -13,7 +13,7 @@ from tupelo.backend import Backend, Capabilities, GraphGrade, RunnerParts, Unava
 from tupelo_cuda.attention import CudaAttention
 from tupelo_cuda.choices import ChoiceTable
 from tupelo_cuda.graphs import CudaCapture
-from tupelo_cuda.kernels import cuda_kernels, product_table
+from tupelo_cuda.kernels import best_tokens, cuda_kernels, product_table
 from tupelo_cuda.options import Options, read_options
 from tupelo_cuda.runner import GraphRunner
 from tupelo_cuda.runtime import CudaRuntime
@@ -79,7 +79,8 @@ def _why_not() -> str:
 
 def _runner(options: Options, table: ChoiceTable | None, parts: RunnerParts) -> GraphRunner:
     capture = CudaCapture() if options.graphs else None
-    return GraphRunner(parts, capture, nullcontext if table is None else table.open)
+    warming = nullcontext if table is None else table.open
+    return GraphRunner(parts, capture, warming, best_tokens())
 
 
 def _versions() -> dict[str, str]:

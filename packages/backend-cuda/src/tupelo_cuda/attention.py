@@ -12,7 +12,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tupelo.backend import AttentionBackend, KVPool, Plan, ReferenceAttention, Runtime, StepInputs
+from tupelo.backend import (
+    AttentionBackend,
+    HeadSplit,
+    KVPool,
+    Plan,
+    ReferenceAttention,
+    Runtime,
+    StepInputs,
+)
 from tupelo.errors import CapabilityError
 from tupelo.specs import AttentionSpec
 from tupelo_cuda.options import Options
@@ -65,13 +73,53 @@ class CudaAttention(AttentionBackend):
     def forward(
         self, q: Tensor, k: Tensor, v: Tensor, spec: int, layer: int, kv: KVPool, plan: Plan
     ) -> Tensor:
+        name, part = self._part(q.dtype, spec, layer, kv, plan)
+        out: Tensor = self._built[name].forward(q, k, v, spec, layer, kv, part)
+        return out
+
+    def forward_qkv(
+        self,
+        qkv: Tensor,
+        positions: Tensor,
+        split: HeadSplit,
+        spec: int,
+        layer: int,
+        kv: KVPool,
+        plan: Plan,
+    ) -> Tensor:
+        name, part = self._part(qkv.dtype, spec, layer, kv, plan)
+        if name == "reference":
+            return super().forward_qkv(qkv, positions, split, spec, layer, kv, plan)
+        q = self._store(
+            qkv,
+            positions,
+            split.cos_sin,
+            split.q_norm,
+            split.k_norm,
+            split.eps,
+            split.num_heads,
+            split.num_kv_heads,
+            split.head_dim,
+            *kv.buffers(layer),
+            part.slot_mapping[self._specs[spec].group],
+        )
+        out: Tensor = self._built[name].attend(q, spec, layer, kv, part)
+        return out
+
+    def _part(
+        self, dtype: torch.dtype, spec: int, layer: int, kv: KVPool, plan: Plan
+    ) -> tuple[str, Any]:
+        """The implementation of a spec, and its part of the plan."""
         name = self._chosen.get(spec)
         if name is None:
-            name = self._choose(spec, q.dtype, kv.buffers(layer)[0].dtype, plan.inputs)
+            name = self._choose(spec, dtype, kv.buffers(layer)[0].dtype, plan.inputs)
+            if name != "reference":
+                from tupelo.triton.rope import norm_rope_qkv_store
+
+                self._store = norm_rope_qkv_store
         if name not in plan.parts:
             plan.parts[name] = self._built[name].plan(plan.inputs)
-        out: Tensor = self._built[name].forward(q, k, v, spec, layer, kv, plan.parts[name])
-        return out
+        return name, plan.parts[name]
 
     def _choose(
         self, spec: int, dtype: torch.dtype, kv_dtype: torch.dtype, inputs: StepInputs

@@ -129,6 +129,11 @@ class FlashInferAttention:
         """As ``AttentionBackend.forward``."""
         k_pool, v_pool = kv.buffers(layer)
         store_kv(k, v, k_pool, v_pool, plan.slot_mapping[self._specs[spec].group])
+        return self.attend(q, spec, layer, kv, plan)
+
+    def attend(self, q: Tensor, spec: int, layer: int, kv: KVPool, plan: FlashInferPlan) -> Tensor:
+        """``forward`` without the store: K/V of all rows lie in the pool already."""
+        k_pool, v_pool = kv.buffers(layer)
         out = torch.empty_like(q, memory_format=torch.contiguous_format)
         single, total = plan.num_single, plan.num_tokens
         if plan.singles:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from tupelo.config import environment
 from tupelo.ops import Kernel, OpCall, Tier
@@ -36,6 +37,15 @@ def cuda_kernels(table: ChoiceTable | None) -> tuple[Kernel, ...]:
     from tupelo.triton.kernels import portable_kernels
 
     return (*_product_kernels(table), *portable_kernels())
+
+
+def best_tokens() -> Callable[[Tensor], Tensor]:
+    """Greedy token ids of logits (S, vocab_size); always ids, even of rows that are not numbers."""
+    if importlib.util.find_spec("triton") is None:
+        return lambda logits: torch.argmax(logits, dim=-1)
+    from tupelo.triton.vocab import argmax
+
+    return lambda logits: argmax(logits).clamp_(max=logits.shape[1] - 1)
 
 
 def plain_weights(call: OpCall) -> str | None:

@@ -72,6 +72,7 @@ class GraphRunner(EagerRunner):
         parts: as for every runner.
         capture: None runs everything eagerly.
         warming: a context around warm-up, in which what has a choice may measure.
+        argmax: greedy token ids (S,) int64 of logits (S, vocab_size).
 
     Attributes:
         num_captures: graphs captured so far; it stays as it is after ``warmup``.
@@ -83,8 +84,10 @@ class GraphRunner(EagerRunner):
         parts: RunnerParts,
         capture: Capture | None,
         warming: Callable[[], AbstractContextManager[object]] = nullcontext,
+        argmax: Callable[[Tensor], Tensor] = lambda logits: torch.argmax(logits, dim=-1),
     ) -> None:
         super().__init__(parts)
+        self._argmax = argmax
         self._warming = warming
         self._capture = capture
         self._ladder: tuple[int, ...] = ()
@@ -197,7 +200,7 @@ class GraphRunner(EagerRunner):
         step = replace(inputs, input_ids=ids)
         hidden = parts.model.forward(step, parts.attention, parts.kv, plan)
         logits = parts.model.logits(hidden)
-        token_ids = torch.argmax(logits, dim=-1)
+        token_ids = self._argmax(logits)
         self._last_tokens.index_copy_(0, inputs.slots, token_ids)
         return hidden, logits, token_ids
 

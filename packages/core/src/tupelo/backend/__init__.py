@@ -1,6 +1,6 @@
 """The hardware contract and its defaults; what a vendor's package imports."""
 
-from tupelo.backend.attention import AttentionBackend, Plan, ReferenceAttention
+from tupelo.backend.attention import AttentionBackend, HeadSplit, Plan, ReferenceAttention
 from tupelo.backend.collectives import Collectives, TorchCollectives
 from tupelo.backend.contract import (
     CONTRACT_VERSION,
@@ -31,6 +31,7 @@ __all__ = [
     "Event",
     "Forward",
     "GraphGrade",
+    "HeadSplit",
     "KVPool",
     "Kernel",
     "LinearWeight",

@@ -4,7 +4,7 @@ The reference makes no choice on a value of a tensor: it is a function of arrays
 static shapes and functional storage too. It is itself checked against a dense, unpaged computation.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -18,6 +18,30 @@ from tupelo.specs import AttentionSpec
 
 Plan = Any
 """Whatever a backend prepares once a step; opaque to core."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class HeadSplit:
+    """How a layer's packed QKV product becomes q, k and v: the op ``norm_rope_qkv``.
+
+    Attributes:
+        fn: the kernel that was chosen for it. The others are the op's arguments of these names.
+    """
+
+    fn: Callable[..., tuple[Tensor, Tensor, Tensor]]
+    cos_sin: Tensor
+    q_norm: Tensor | None
+    k_norm: Tensor | None
+    eps: float
+    num_heads: int
+    num_kv_heads: int
+    head_dim: int
+
+    def __call__(self, qkv: Tensor, positions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """q, k and v of ``qkv`` (num_tokens, (num_heads + 2 * num_kv_heads) * head_dim)."""
+        norms = (self.q_norm, self.k_norm, self.eps)
+        sizes = (self.num_heads, self.num_kv_heads, self.head_dim)
+        return self.fn(qkv, positions, self.cos_sin, *norms, *sizes)
 
 
 @runtime_checkable
@@ -57,6 +81,24 @@ class AttentionBackend(Protocol):
             (num_tokens, num_heads, head_dim), dtype of ``q``; padding tokens hold anything finite.
         """
         ...
+
+    def forward_qkv(
+        self,
+        qkv: Tensor,
+        positions: Tensor,
+        split: HeadSplit,
+        spec: int,
+        layer: int,
+        kv: KVPool,
+        plan: Plan,
+    ) -> Tensor:
+        """``forward`` of what ``split`` makes of ``qkv``: what layers call.
+
+        This default does the two in turn. A backend that can norms, rotates and stores K/V in one
+        kernel, and never writes them elsewhere.
+        """
+        q, k, v = split(qkv, positions)
+        return self.forward(q, k, v, spec, layer, kv, plan)
 
 
 @dataclass(slots=True)

@@ -161,6 +161,10 @@ _PARTS: dict[str, Any] = {
 }
 
 
+_DEFAULTS = {"forward_qkv"}
+"""Methods of protocols that do something: a part may inherit them."""
+
+
 def check_part(name: str, part: object) -> None:
     """Refuse a built part that lacks a method of its protocol.
 
@@ -175,8 +179,9 @@ def check_part(name: str, part: object) -> None:
         if member.startswith("_"):
             continue
         stub = vars(protocol).get(member)
-        # A part that subclasses the protocol inherits its stubs, which do nothing.
-        if not hasattr(part, member) or (stub and getattr(type(part), member, None) is stub):
+        # A part that subclasses the protocol inherits its stubs, which do nothing, and defaults.
+        inherited = stub and getattr(type(part), member, None) is stub
+        if not hasattr(part, member) or (inherited and member not in _DEFAULTS):
             raise ContractError(
                 f"{type(part).__name__} is no {protocol.__name__}: it lacks {member!r}"
             )

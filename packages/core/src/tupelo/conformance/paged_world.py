@@ -1,14 +1,15 @@
 """A backend's attention and K/V pool driven step by step, each row checked against ``dense``."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from tupelo.backend import Plan, Runner, RunnerParts, StepInputs
+from tupelo.backend import AttentionBackend, HeadSplit, Plan, Runner, RunnerParts, StepInputs
 from tupelo.batch import Batch, Bucket
 from tupelo.conformance.case import CheckFailed, check
 from tupelo.conformance.dense import Doubles, attend
@@ -110,6 +111,29 @@ class PagedWorld:
         new_k, new_v = (t.astype(np.float64) for t in (k, v))
         self._extend(0, rows, new_k, new_v)
         return out[: len(q)]
+
+    def packed_step(
+        self, rows: Sequence[Row], qkv: Floats, split: HeadSplit, *, in_turn: bool
+    ) -> Tensor:
+        """Layer 0 alone, from a packed product, unchecked: what it returns, on the host.
+
+        Args:
+            in_turn: through the contract's default, split and then ``forward``, whatever the
+                backend has of its own.
+        """
+        starts = self._place(rows)
+        with torch.inference_mode(), self.runtime.stream():
+            inputs = self._inputs(rows, starts, None)
+            sent = self._pad_rows(qkv, len(inputs.input_ids))
+            plan = self.attention.plan(inputs)
+            attention, spec = self.attention, self.group_of[0]
+            default = partial(AttentionBackend.forward_qkv, attention)
+            run: Callable[..., Tensor] = default if in_turn else attention.forward_qkv
+            out = run(sent, inputs.positions, split, spec, 0, self.pool, plan).cpu()
+        g = self.geometry
+        blank = np.zeros((len(qkv), g.num_kv_heads, g.head_dim))
+        self._extend(0, rows, blank, blank)  # lengths alone: what is stored is the split's
+        return out[: len(qkv)]
 
     def step(
         self, *rows: Row, plan: Plan | None = None, bucket: Bucket | None = None, size: float = 1.0

@@ -1,6 +1,6 @@
 """The attention block: norm, QKV product, per-head norms, rope, attention over pages, output.
 
-Everything is bound once; a step calls four callables and the attention backend.
+Everything is bound once; a step calls two callables and the attention backend.
 """
 
 from collections.abc import Callable, Iterator
@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from tupelo.backend.attention import AttentionBackend, Plan
+from tupelo.backend.attention import AttentionBackend, HeadSplit, Plan
 from tupelo.backend.kv_pool import KVPool
 from tupelo.layers.linear import Linear
 from tupelo.layers.norm import RMSNorm, bind_add_norm, norm_statics
@@ -101,8 +101,8 @@ class Attention:
             positions: (num_tokens,).
         """
         qkv, residual = self._enter(x, residual)
-        q, k, v = self._split(qkv, positions)
-        seen = attention.forward(q, k, v, self._kind.index, self._layer, kv, plan)
+        index, layer = self._kind.index, self._layer
+        seen = attention.forward_qkv(qkv, positions, self._split, index, layer, kv, plan)
         return self._project(seen.flatten(1)), residual
 
     def _bind_enter(self, table: OpTable, dtype: str) -> Callable[..., Any]:
@@ -128,7 +128,7 @@ class Attention:
         norm, eps = self._norm.weight, self._norm.eps
         return lambda x, residual: fused(x, residual, norm, eps)
 
-    def _bind_split(self, table: OpTable, dtype: str) -> Callable[..., Any]:
+    def _bind_split(self, table: OpTable, dtype: str) -> HeadSplit:
         """``(qkv, positions) -> (q, k, v)``, normed and rotated."""
         spec, rope = self._kind.spec, self._kind.rotary.rope
         norms = [n for n in (self._q_norm, self._k_norm) if n is not None]
@@ -138,9 +138,13 @@ class Attention:
             shape=(spec.num_heads, spec.num_kv_heads, spec.head_dim, rope.rotary_dim),
             statics=(("qk_norm", bool(norms)), *norm_statics(*norms)),
         )
-        fn = table.bind(call)
-        cos_sin = self._kind.rotary.cos_sin(self._norm.weight.device)
-        q_norm = None if self._q_norm is None else self._q_norm.weight
-        k_norm = None if self._k_norm is None else self._k_norm.weight
-        sizes = (self._norm.eps, spec.num_heads, spec.num_kv_heads, spec.head_dim)
-        return lambda qkv, positions: fn(qkv, positions, cos_sin, q_norm, k_norm, *sizes)
+        return HeadSplit(
+            fn=table.bind(call),
+            cos_sin=self._kind.rotary.cos_sin(self._norm.weight.device),
+            q_norm=None if self._q_norm is None else self._q_norm.weight,
+            k_norm=None if self._k_norm is None else self._k_norm.weight,
+            eps=self._norm.eps,
+            num_heads=spec.num_heads,
+            num_kv_heads=spec.num_kv_heads,
+            head_dim=spec.head_dim,
+        )

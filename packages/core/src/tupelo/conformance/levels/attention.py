@@ -11,12 +11,13 @@ from functools import partial
 import numpy as np
 import torch
 
-from tupelo.backend import Capabilities
+from tupelo.backend import Capabilities, HeadSplit
 from tupelo.batch import Bucket
 from tupelo.conformance.case import Case, check
 from tupelo.conformance.geometry import Geometry
-from tupelo.conformance.paged_world import PagedWorld, Row
+from tupelo.conformance.paged_world import TOLERANCES, PagedWorld, Row
 from tupelo.conformance.target import Target
+from tupelo.ops import OPS
 
 Scenario = Callable[[PagedWorld], None]
 
@@ -61,6 +62,8 @@ def attention_cases(target: Target) -> Iterator[Case]:
     yield case("soft_cap/window", _mixed, capped, no_cap or no_window)
     yield case("large_scores", _mixed, replace(base, size=6.0))
     for dtype in has.dtypes:
+        packed = partial(_packed_qkv, target, replace(base, dtype=dtype))
+        yield Case(f"attention/packed_qkv/{dtype}", 2, packed)
         declared = dtype in has.batch_invariant
         skip = "" if declared else f"the backend does not declare batch_invariant in {dtype}"
         run = partial(_invariant, target, replace(base, dtype=dtype))
@@ -261,6 +264,43 @@ def _invariant(target: Target, geometry: Geometry) -> None:
     pair = [np.concatenate((t, o[-1:])) for t, o in zip(last, others, strict=True)]
     joint = among.raw_step([Row(0, 1), Row(1, 1)], *pair)[:1]
     check(torch.equal(single, joint), "a decode row's attention depends on the other row")
+
+
+def _packed_qkv(target: Target, geometry: Geometry) -> None:
+    """``forward_qkv`` is ``forward`` of its split: for prompts, chunks after them, and decoding."""
+    g = geometry
+    fused, apart = (PagedWorld(target, g, seed=4) for _ in range(2))
+    random = np.random.default_rng(4)
+    split = _split(fused, random)
+    width = (g.num_heads + 2 * g.num_kv_heads) * g.head_dim
+    for rows in ([Row(0, 9), Row(1, 5)], [Row(1, 1), Row(0, 7)], [Row(0, 1), Row(1, 1)]):
+        qkv = random.standard_normal((sum(row.count for row in rows), width), np.float32)
+        got = fused.packed_step(rows, qkv, split, in_turn=False).float()
+        want = apart.packed_step(rows, qkv, split, in_turn=True).float()
+        off = float((got - want).abs().max())
+        limit = 8 * TOLERANCES[g.dtype].absolute  # normed and rotated first: rounded twice more
+        check(off <= limit, f"forward_qkv is off by {off:.3g} from split and forward; {rows}")
+
+
+def _split(world: PagedWorld, random: np.random.Generator) -> HeadSplit:
+    """Norms and rotations of some model, on the world's device."""
+    g, runtime = world.geometry, world.runtime
+    with runtime.stream():
+        norms = runtime.to_device(random.uniform(0.5, 1.5, (2, g.head_dim)).astype(np.float32))
+        angles = np.arange(64)[:, None] * 10.0 ** -np.linspace(0, 3, g.head_dim // 2)
+        turns = np.concatenate((np.cos(angles), np.sin(angles)), axis=1).astype(np.float32)
+        cos_sin = runtime.to_device(turns)
+        q_norm, k_norm = norms.to(getattr(torch, g.dtype))
+    return HeadSplit(
+        fn=OPS["norm_rope_qkv"].reference,
+        cos_sin=cos_sin,
+        q_norm=q_norm,
+        k_norm=k_norm,
+        eps=1e-5,
+        num_heads=g.num_heads,
+        num_kv_heads=g.num_kv_heads,
+        head_dim=g.head_dim,
+    )
 
 
 _BY_PAGE_SIZE: dict[str, Scenario] = {
