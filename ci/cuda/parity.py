@@ -51,7 +51,6 @@ def replies(backend: Backend, folder: Path, dtype: str) -> list[dict[str, Any]]:
         dtype=dtype,
         max_running_requests=8,
         chunked_prefill_size=48,
-        max_total_tokens=2048,
         disable_radix_cache=True,
     ) as engine:
         return list(
