@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Makes the virtual environment $TUPELO_VENV (default: .venv in the workspace) with the three CPU
-# packages installed editable; with the argument "dev", the tools of ci/requirements-dev.txt too.
+# packages installed editable; with the argument "dev", the other backends and the tools of
+# ci/requirements-dev.txt too.
 # Running it again does nothing until what is to be installed changes. The user's own pip settings
 # (index, proxy, certificates) apply.
 set -euo pipefail
@@ -29,7 +30,9 @@ if [ ! -x "$venv/bin/python" ]; then
     }
 fi
 packages=(-e "$root/packages/core" -e "$root/packages/backend-cpu" -e "$root/packages/server")
-[ "${1:-}" = dev ] && packages+=(-r "$root/ci/requirements-dev.txt")
+if [ "${1:-}" = dev ]; then # every backend can be installed, and tested as far as goes without its device
+    packages+=(-e "$root/packages/backend-cuda" -r "$root/ci/requirements-dev.txt")
+fi
 # What is installed follows from these files; the stamp says that it already was.
 wanted=$(cat "$root"/packages/*/pyproject.toml "$root"/ci/*.txt "${BASH_SOURCE[0]}" | cksum)
 stamp=$venv/.tupelo-setup-${1:-use}
