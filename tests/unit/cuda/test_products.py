@@ -7,6 +7,7 @@ import torch
 pytest.importorskip("triton", reason="triton is not installed")
 
 from tupelo_cuda.choices import ChoiceTable, Product, Run
+from tupelo_cuda.kernels import known_choices
 from tupelo_cuda.paged_kernels import list_pages
 from tupelo_cuda.products import ProductOps, candidates
 from tupelo_cuda.ragged import ragged
@@ -94,3 +95,16 @@ def test_small_weights_have_no_choice(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()
     assert list(candidates(Product("linear", 1023, 1024, "bfloat16", 16))) == ["cublas"]
     assert len(candidates(Product("linear", 1024, 1024, "bfloat16", 16))) > 2
+
+
+def test_shipped_choices_are_ways_that_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+    shipped = known_choices("NVIDIA H100 80GB HBM3")
+    assert len(shipped) > 30
+    for key, name in shipped.items():
+        kind, shape, dtype, rows = key.split()
+        out_features, in_features = map(int, shape.split("x"))
+        product = Product(kind, out_features, in_features, dtype, int(rows))
+        assert product.key() == key
+        assert name in candidates(product), key
+    assert known_choices("some other GPU") == {}

@@ -1,7 +1,9 @@
 """Ops of this backend as records of the contract: core's Triton kernels, and products by choice."""
 
 import importlib.util
+import json
 from collections.abc import Callable
+from importlib import resources
 from typing import Any
 
 import torch
@@ -25,6 +27,7 @@ def product_table(options: Options, device: str) -> ChoiceTable | None:
     return ChoiceTable(
         candidates,
         measure,
+        known=known_choices(name),
         file=environment().cache_dir / "cuda" / "products.json",
         identity=f"{name}; torch {torch.__version__}; triton {triton.__version__}",
     )
@@ -37,6 +40,13 @@ def cuda_kernels(table: ChoiceTable | None) -> tuple[Kernel, ...]:
     from tupelo.triton.kernels import portable_kernels
 
     return (*_product_kernels(table), *portable_kernels())
+
+
+def known_choices(device_name: str) -> dict[str, str]:
+    """Choices shipped for a device, which spare its first start the measuring."""
+    text = resources.files("tupelo_cuda").joinpath("known_choices.json").read_text()
+    devices: dict[str, dict[str, str]] = json.loads(text)
+    return devices.get(device_name, {})
 
 
 def best_tokens() -> Callable[[Tensor], Tensor]:
