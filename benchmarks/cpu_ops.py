@@ -20,7 +20,7 @@ from tupelo.ops import LinearWeight
 from tupelo.specs import AttentionSpec
 from tupelo_cpu.elementwise import ElementwiseOps
 from tupelo_cpu.linear import LinearOps, PackedLinear
-from tupelo_cpu.native.library import NativeLibrary, native_library
+from tupelo_cpu.native.bindings import NativeLibrary, native_library
 from tupelo_cpu.paged_attention import PagedAttention
 
 HIDDEN, INNER, HEADS, KV_HEADS, DIM, LAYERS, VOCAB = 576, 1536, 9, 3, 64, 30, 49152

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 import pytest
 import torch
 
+from tupelo_cpu.native.bindings import NativeLibrary
 from tupelo_cpu.native.builder import build
-from tupelo_cpu.native.library import NativeLibrary
 
 
 @pytest.fixture(scope="session")

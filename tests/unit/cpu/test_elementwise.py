@@ -7,7 +7,7 @@ from torch import Tensor
 from tupelo.ops import OpCall
 from tupelo.specs import QuantScheme
 from tupelo_cpu.elementwise import ElementwiseOps, supports
-from tupelo_cpu.native.library import NativeLibrary
+from tupelo_cpu.native.bindings import NativeLibrary
 
 EPS = 1e-5
 SHAPES = [(0, 64), (1, 1), (1, 576), (3, 17), (5, 100), (64, 576), (33, 4096)]

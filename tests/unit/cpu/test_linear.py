@@ -6,7 +6,7 @@ from torch import Tensor
 
 from tupelo.ops import LinearWeight
 from tupelo_cpu.linear import LinearOps, PackedLinear
-from tupelo_cpu.native.library import NativeLibrary
+from tupelo_cpu.native.bindings import NativeLibrary
 
 EPS = 1e-6
 SIZES = [(1, 1), (7, 5), (32, 64), (33, 100), (96, 576), (300, 17), (576, 1536), (64, 2000)]

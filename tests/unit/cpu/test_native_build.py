@@ -11,8 +11,8 @@ import torch
 
 from tupelo.errors import BackendError
 from tupelo_cpu.elementwise import ElementwiseOps
+from tupelo_cpu.native.bindings import NativeLibrary, native_library
 from tupelo_cpu.native.builder import build
-from tupelo_cpu.native.library import NativeLibrary, native_library
 
 
 def test_second_build_takes_the_library_from_the_cache(tmp_path: Path) -> None:
@@ -78,7 +78,7 @@ import os, sys
 from pathlib import Path
 import torch
 from tupelo_cpu.elementwise import ElementwiseOps
-from tupelo_cpu.native.library import NativeLibrary
+from tupelo_cpu.native.bindings import NativeLibrary
 
 torch.set_num_threads(3)
 x = torch.randn(2000, 600)

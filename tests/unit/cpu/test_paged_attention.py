@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from tupelo.specs import AttentionSpec
-from tupelo_cpu.native.library import NativeLibrary
+from tupelo_cpu.native.bindings import NativeLibrary
 from tupelo_cpu.paged_attention import PagedAttention, supports_attention
 
 

@@ -11,7 +11,7 @@ import torch
 from tupelo.backend import Backend, Capabilities, Unavailable
 from tupelo_cpu.attention import NativeAttention, TorchAttention
 from tupelo_cpu.kernels import native_kernels
-from tupelo_cpu.native.library import native_library
+from tupelo_cpu.native.bindings import native_library
 
 __all__ = ["backend"]
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from tupelo.backend import AttentionBackend, KVPool, Runtime, StepInputs
 from tupelo.specs import AttentionSpec
-from tupelo_cpu.native.library import NativeLibrary
+from tupelo_cpu.native.bindings import NativeLibrary
 from tupelo_cpu.paged_attention import PagedAttention, PagedPlan
 
 

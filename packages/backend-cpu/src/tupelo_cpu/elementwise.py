@@ -9,7 +9,7 @@ from torch import Tensor
 
 from tupelo.ops import OpCall
 from tupelo.specs import NO_QUANT
-from tupelo_cpu.native.library import NativeLibrary
+from tupelo_cpu.native.bindings import NativeLibrary
 
 SILU, GELU_TANH = 0, 1  # as in vec.h
 ACTIVATION_CODES = {"silu": SILU, "gelu": GELU_TANH}

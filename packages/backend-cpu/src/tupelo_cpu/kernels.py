@@ -4,7 +4,7 @@ from tupelo.backend import Kernel, Tier
 from tupelo_cpu.elementwise import ElementwiseOps, supports
 from tupelo_cpu.linear import LinearOps
 from tupelo_cpu.moe import moe_experts
-from tupelo_cpu.native.library import NativeLibrary
+from tupelo_cpu.native.bindings import NativeLibrary
 
 
 def native_kernels(library: NativeLibrary) -> tuple[Kernel, ...]:

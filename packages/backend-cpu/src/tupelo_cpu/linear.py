@@ -11,7 +11,7 @@ from torch import Tensor
 
 from tupelo.ops import LinearWeight
 from tupelo_cpu.elementwise import ACTIVATION_CODES, dense
-from tupelo_cpu.native.library import NativeLibrary, PackedWeightStruct
+from tupelo_cpu.native.bindings import NativeLibrary, PackedWeightStruct
 
 
 class PackedLinear:

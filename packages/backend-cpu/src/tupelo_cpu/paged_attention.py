@@ -13,7 +13,7 @@ from torch import Tensor
 
 from tupelo.specs import AttentionSpec
 from tupelo_cpu.elementwise import dense
-from tupelo_cpu.native.library import AttentionCallStruct, NativeLibrary
+from tupelo_cpu.native.bindings import AttentionCallStruct, NativeLibrary
 
 
 @dataclass(slots=True)
