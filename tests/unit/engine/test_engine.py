@@ -178,7 +178,14 @@ async def test_async_generation_streams_side_by_side() -> None:
 
 def test_bad_values_are_refused_before_the_engine_sees_them() -> None:
     with tiny_engine() as engine:
-        for bad in ({"temperature": -1}, {"top_p": 0}, {"n": 0}, {"unknown": 1}, {"top_k": 0}):
+        for bad in (
+            {"temperature": -1},
+            {"temperature": 10**400},
+            {"top_p": 0},
+            {"n": 0},
+            {"unknown": 1},
+            {"top_k": 0},
+        ):
             with pytest.raises(InvalidRequest):
                 engine.generate(input_ids=[1], sampling_params=bad)
         for ids in ([], [-1], [VOCAB], [True]):

@@ -6,6 +6,7 @@ Every number that a client can send is checked here and nowhere else (``Sampling
 anything is allocated. Imports neither torch nor any other part of Tupelo but ``errors``.
 """
 
+import contextlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
@@ -223,8 +224,10 @@ def check_float(
     Raises:
         InvalidRequest: otherwise, naming ``name``.
     """
-    good = type(value) in (int, float)
-    number = float(value) if good else math.nan  # type: ignore[arg-type]
+    number = math.nan
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        with contextlib.suppress(OverflowError):  # an integer that no float holds
+            number = float(value)
     if not (math.isfinite(number) and low <= number <= high and not (open_low and number == low)):
         bracket = "(" if open_low else "["
         raise InvalidRequest(

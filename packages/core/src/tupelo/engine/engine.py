@@ -14,6 +14,7 @@ import queue
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from types import TracebackType
 from typing import Any
 
@@ -280,7 +281,7 @@ class Engine:
             raise EngineUnavailable("the engine has been shut down")
         for index, sample in enumerate(samples):
             rid = sample.request.rid
-            self._sinks[rid] = lambda output, index=index: deliver(index, output)  # type: ignore[misc]
+            self._sinks[rid] = partial(deliver, index)
         for sample in samples:
             self._inbox.put(Submit(sample.request))
 
