@@ -27,6 +27,16 @@ MAX_N = 128
 MAX_SALT_LENGTH = 1024
 MAX_INT32 = 2**31 - 1
 
+MAX_GRAMMAR_LENGTH = {
+    "json_schema": 512 * 1024,
+    "json_object": 0,
+    "regex": 16 * 1024,
+    "ebnf": 256 * 1024,
+    "choice": 256 * 1024,
+    "structural_tag": 512 * 1024,
+}
+"""Kinds of grammar, and the most characters that the source of each may have."""
+
 
 class FinishReason(StrEnum):
     """Why a request ended."""
@@ -123,6 +133,49 @@ class SamplingParams:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Grammar:
+    """What the output must look like; compiled by ``tupelo.grammar``.
+
+    Attributes:
+        kind: one of ``MAX_GRAMMAR_LENGTH``.
+        text: its source: a JSON Schema, nothing (``json_object``), a regular expression, EBNF with
+            a rule ``root``, a JSON list of strings (``choice``), or a structural tag as JSON.
+        strict: of JSON Schemas: a keyword that cannot be enforced is refused (True) or left
+            unenforced (False).
+        param: the field of the client's request that it came from, which errors name; empty means
+            ``kind``.
+    """
+
+    kind: str
+    text: str = ""
+    strict: bool = True
+    param: str = ""
+
+    def checked(self) -> "Grammar":
+        """The grammar itself, if its kind is known and its source within its bound.
+
+        Raises:
+            InvalidRequest: otherwise, or if the source is no Unicode text.
+        """
+        name = self.param or self.kind
+        limit = MAX_GRAMMAR_LENGTH.get(self.kind)
+        if limit is None:
+            known = ", ".join(MAX_GRAMMAR_LENGTH)
+            raise InvalidRequest(f"grammar: unknown kind {_short(self.kind)}; allowed: {known}")
+        if len(self.text) > limit:
+            raise InvalidRequest(
+                f"{name}: got {len(self.text)} characters; at most {limit}", param=name
+            )
+        if not self.text and limit:
+            raise InvalidRequest(f"{name}: is empty", param=name)
+        try:
+            self.text.encode()
+        except UnicodeEncodeError:
+            raise InvalidRequest(f"{name}: holds an unpaired surrogate", param=name) from None
+        return self
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Request:
     """One sequence to generate, as the engine receives it; ``n`` samples are n requests.
 
@@ -138,6 +191,7 @@ class Request:
         prompt_logprobs_from: first prompt position whose log-probability is returned; None for
             none.
         stream: whether tokens are reported as they come, or all together at the end.
+        grammar: what the output must look like; None for anything.
     """
 
     rid: str
@@ -150,6 +204,7 @@ class Request:
     top_logprobs: int = 0
     prompt_logprobs_from: int | None = None
     stream: bool = True
+    grammar: Grammar | None = None
 
     def checked(self, *, vocab_size: int, context_length: int) -> "Request":
         """Return the request with ``max_new_tokens`` resolved against the context.
@@ -171,6 +226,8 @@ class Request:
                 f"cache_salt has {len(self.salt)} characters; at most {MAX_SALT_LENGTH}",
                 param="cache_salt",
             )
+        if self.grammar is not None:
+            self.grammar.checked()
         check_int("top_logprobs", self.top_logprobs, 0, MAX_TOP_LOGPROBS)
         check_int("priority", self.priority, -MAX_INT32, MAX_INT32)
         room = context_length - len(self.input_ids)

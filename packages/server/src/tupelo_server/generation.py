@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 
 from tupelo.engine.messages import Output, Scores, Timing
 from tupelo.errors import RequestError
-from tupelo.request import FinishReason, Request, SamplingParams
+from tupelo.request import FinishReason, Grammar, Request, SamplingParams
 from tupelo.text.output import TextStream, TokenPieces
 from tupelo.text.tokenizer import Tokenizer
 from tupelo_server.rows import Row, RowQueue, rows_of
@@ -47,6 +47,7 @@ class Job:
     logprobs: bool = False
     top_logprobs: int = 0
     prompt_logprobs_from: int | None = None
+    grammar: Grammar | None = None
 
     def requests(self) -> list[Request]:
         """A request for each sample, without an id. Sample i uses ``derived_seed(seed, i)``.
@@ -63,6 +64,7 @@ class Job:
             top_logprobs=self.top_logprobs,
             prompt_logprobs_from=self.prompt_logprobs_from,
             stream=self.stream or bool(self.params.stop),
+            grammar=self.grammar,
         )
         seed = self.params.seed
         return [

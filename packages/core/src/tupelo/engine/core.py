@@ -24,7 +24,7 @@ from tupelo.engine.messages import (
     Submit,
     ToEngine,
 )
-from tupelo.errors import RequestError
+from tupelo.errors import InvalidRequest, RequestError
 from tupelo.request import FinishReason, Request
 from tupelo.scheduler import Scheduler
 
@@ -98,6 +98,10 @@ class EngineCore:
             checked = request.checked(
                 vocab_size=info.vocab_size, context_length=info.context_length
             )
+            if checked.grammar is not None:
+                raise InvalidRequest(
+                    "this engine compiles no grammars", param=checked.grammar.param or None
+                )
             self.loop.submit(checked)
         except RequestError as error:
             finish = Finish(
