@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 import pytest
 from tests.unit.server.conftest import Service, Start
 
+from tupelo_server.access import Access, access_table
 from tupelo_server.app import create_api
 from tupelo_server.guard import PUBLIC_PATHS
 
@@ -184,3 +185,12 @@ def test_what_is_no_request_does_no_harm(service: Service, data: bytes) -> None:
     assert status(reply) in (0, 400, 404, 405)
     assert service.http.get("/health").status_code == 200
     assert service.engine.requests == []
+
+
+def test_routes_say_who_may_call_them(service: Service) -> None:
+    table = access_table(create_api(service.state))
+    assert {path for path, access in table.items() if access is Access.PUBLIC} == PUBLIC_PATHS
+    assert table["/flush_cache"] is Access.ADMIN
+    assert table["/v1/chat/completions"] is Access.USER
+    document = create_api(service.state).openapi()
+    assert document["paths"]["/flush_cache"]["post"]["x-access"] == "admin"

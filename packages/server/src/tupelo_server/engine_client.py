@@ -17,6 +17,7 @@ from tupelo.request import FinishReason, Request
 from tupelo_server.generation import Delta, Job, SampleStream
 from tupelo_server.merge import merge
 from tupelo_server.metrics import Metrics, SampleClock
+from tupelo_server.pooling import Pooler
 from tupelo_server.prompts import Prompts
 
 MAX_SAMPLES = 4096
@@ -41,11 +42,16 @@ class Engine(Protocol):
 
 
 class Frontend:
-    """Runs jobs. Used by the event loop alone."""
+    """Runs jobs. Used by the event loop alone.
+
+    Attributes:
+        pooler: of a model that makes embeddings, ranks or classifies; None of one that generates.
+    """
 
     def __init__(self, engine: Engine, prompts: Prompts, metrics: Metrics) -> None:
         self.engine = engine
         self.prompts = prompts
+        self.pooler: Pooler | None = None
         self._metrics = metrics
         self._numbers = itertools.count()
         self._live: dict[tuple[str, str], set[str]] = {}

@@ -15,6 +15,7 @@ INTERNAL = "internal server error; the server's log has the details"
 
 _TYPES = {
     401: "authentication_error",
+    403: "permission_error",
     404: "not_found_error",
     429: "rate_limit_error",
     499: "aborted_error",
@@ -58,6 +59,13 @@ class Unauthorized(RequestError):
 
     status = 401
     code = "invalid_api_key"
+
+
+class Forbidden(RequestError):
+    """The key is known, but this is not for its holder."""
+
+    status = 403
+    code = "permission_denied"
 
 
 class ClientGone(Exception):

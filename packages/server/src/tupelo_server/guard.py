@@ -14,6 +14,7 @@ from starlette._utils import get_route_path
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from tupelo.errors import RequestError
+from tupelo_server.access import GRANTED, Access
 from tupelo_server.errors import BodyTooLarge, Unauthorized, as_request_error, error_body
 from tupelo_server.wire import JsonResponse
 
@@ -55,6 +56,7 @@ class Guard:
 
         try:
             scope[OWNER] = self._owner(scope, path)
+            scope[GRANTED] = Access.ADMIN  # whoever may ask at all
             await self._app(scope, self._limited(scope, receive), sending)
         except RequestError as error:
             await _refuse(error, path, scope, receive, send)

@@ -12,12 +12,15 @@ from starlette.responses import PlainTextResponse, Response
 
 from tupelo.errors import InvalidRequest
 from tupelo_server import __version__
-from tupelo_server.errors import SchemaError
+from tupelo_server.access import Access, is_admin, opened_to
+from tupelo_server.errors import Forbidden, SchemaError
 from tupelo_server.protocol.fields import Body, documents
 from tupelo_server.state import ServerState, frontend_of, owner_of, public_path, state_of
 from tupelo_server.wire import JsonResponse, read_object
 
 router = APIRouter()
+
+ADMIN = opened_to(Access.ADMIN)
 
 _SECRET = frozenset({"api_key"})
 _FLUSH_POLL_S = 0.05
@@ -85,8 +88,8 @@ async def server_info(request: Request) -> Response:
     )
 
 
-@router.get("/flush_cache")
-@router.post("/flush_cache")
+@router.get("/flush_cache", openapi_extra=ADMIN)
+@router.post("/flush_cache", openapi_extra=ADMIN)
 async def flush_cache(request: Request) -> Response:
     """Empty the prefix cache. Refused while requests run; ``?timeout=SECONDS`` waits for them."""
     engine = frontend_of(request).engine
@@ -102,10 +105,12 @@ async def flush_cache(request: Request) -> Response:
 
 @router.post("/abort_request", openapi_extra=documents(AbortBody))
 async def abort_request(request: Request) -> Response:
-    """Abort the sender's live requests of exactly this id, or all requests. Always 200, empty."""
+    """Abort the sender's live requests of exactly this id, or (an operator) all. 200, empty."""
     frontend, state = frontend_of(request), state_of(request)
     body = AbortBody.parse(await read_object(request, state.config.request_timeout_s))
     if body.abort_all:
+        if not is_admin(request):
+            raise Forbidden("abort_all is for operators: it needs an admin key")
         await frontend.abort_all()
     elif body.rid:
         await frontend.abort(body.rid, owner_of(request))

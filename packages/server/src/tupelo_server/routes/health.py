@@ -11,6 +11,7 @@ from starlette.responses import Response
 
 from tupelo.errors import RequestError
 from tupelo.request import SamplingParams
+from tupelo_server.access import Access, opened_to
 from tupelo_server.errors import NotFound
 from tupelo_server.generation import Job, Prompt
 from tupelo_server.protocol.openai import new_id
@@ -18,24 +19,26 @@ from tupelo_server.state import ServerState, state_of
 
 router = APIRouter()
 
+PUBLIC = opened_to(Access.PUBLIC)
+
 PROBE_TIMEOUT_S = 20.0
 STATS_TIMEOUT_S = 2.0
 
 
-@router.get("/health")
+@router.get("/health", openapi_extra=PUBLIC)
 async def health(request: Request) -> Response:
     """200 while the engine beats, 503 while it starts, stops, is frozen or dead. Empty."""
     return _empty(ready=state_of(request).health().ready)
 
 
-@router.get("/ready")
+@router.get("/ready", openapi_extra=PUBLIC)
 async def ready(request: Request) -> Response:
     """Like ``/health``, and 503 as soon as the server has been told to stop."""
     state = state_of(request)
     return _empty(ready=state.health().ready and _open(state))
 
 
-@router.get("/health_generate")
+@router.get("/health_generate", openapi_extra=PUBLIC)
 async def health_generate(request: Request) -> Response:
     """Generate one token if nothing runs; a busy server has its heartbeats to show."""
     state = state_of(request)
@@ -56,7 +59,7 @@ async def health_generate(request: Request) -> Response:
     return _empty(ready=True)
 
 
-@router.get("/metrics")
+@router.get("/metrics", openapi_extra=PUBLIC)
 async def metrics(request: Request) -> Response:
     """Prometheus text; without the engine's own numbers while it does not answer."""
     state = state_of(request)
