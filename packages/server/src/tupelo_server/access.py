@@ -4,15 +4,13 @@ A route says nothing (any user's key opens it), or::
 
     @router.post("/flush_cache", openapi_extra=opened_to(Access.ADMIN))
 
-The mark stands in the OpenAPI document too, as ``x-access``. A route of a plugin that marks nothing
-is a user's.
+The mark stands in the OpenAPI document, as ``x-access``.
 """
 
 from enum import StrEnum
 from typing import Any
 
 from fastapi import FastAPI
-from fastapi.routing import APIRoute
 from starlette.requests import Request
 
 GRANTED = "tupelo.access"
@@ -34,23 +32,17 @@ def opened_to(access: Access, extra: dict[str, Any] | None = None) -> dict[str, 
     return {**(extra or {}), _MARK: access.value}
 
 
-def access_of(route: APIRoute) -> Access:
-    """What a route asks; a user's key where it says nothing."""
-    return Access((route.openapi_extra or {}).get(_MARK, Access.USER))
-
-
 def access_table(api: FastAPI) -> dict[str, Access]:
-    """What each path asks, for all of the application's routes.
+    """What each path asks, for every route in the application's OpenAPI document.
 
-    A path whose methods differ asks for the most that any of them does.
+    A path whose methods differ asks for the most that any of them does; one that is not in the
+    table is a user's.
     """
     order = list(Access)
-    found: dict[str, Access] = {}
-    for route in api.routes:
-        if isinstance(route, APIRoute):
-            known = found.get(route.path, Access.PUBLIC)
-            found[route.path] = max(known, access_of(route), key=order.index)
-    return found
+    return {
+        path: max((Access(o.get(_MARK, Access.USER)) for o in operations.values()), key=order.index)
+        for path, operations in api.openapi()["paths"].items()
+    }
 
 
 def is_admin(request: Request) -> bool:
