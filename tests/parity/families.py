@@ -102,6 +102,7 @@ FAMILIES = [
         "tie_word_embeddings": True,
     }),
     Family("qwen3", "Qwen3ForCausalLM", {"head_dim": 32}),
+    Family("gemma2", "Gemma2ForCausalLM", {**_GEMMA, "num_hidden_layers": 4}),
     Family("gemma3", "Gemma3ForCausalLM", {
         **_GEMMA, "num_hidden_layers": 4, "layer_types": _MIXED,
     }),

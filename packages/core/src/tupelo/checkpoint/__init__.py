@@ -2,20 +2,26 @@
 
 from tupelo.checkpoint.checkpoint import Checkpoint, open_checkpoint
 from tupelo.checkpoint.demo import demo_model
+from tupelo.checkpoint.families import FAMILIES, Family, find_family
 from tupelo.checkpoint.generation import GenerationDefaults
+from tupelo.checkpoint.layout import Layout
 from tupelo.checkpoint.locate import locate
 from tupelo.checkpoint.model_config import ModelConfig, parse_hf_config
 from tupelo.checkpoint.rope import RopeConfig
 from tupelo.checkpoint.tensors import HostTensor, TensorInfo
 
 __all__ = [
+    "FAMILIES",
     "Checkpoint",
+    "Family",
     "GenerationDefaults",
     "HostTensor",
+    "Layout",
     "ModelConfig",
     "RopeConfig",
     "TensorInfo",
     "demo_model",
+    "find_family",
     "locate",
     "open_checkpoint",
     "parse_hf_config",

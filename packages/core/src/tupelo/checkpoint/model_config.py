@@ -1,15 +1,15 @@
 """A model's shape as the rest of Tupelo reads it, parsed from Hugging Face's ``config.json``.
 
-What differs between families is in ``families.py``; what every decoder has is here.
+What differs between families is in ``families/``; what every decoder has is here.
 """
 
-import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from tupelo.checkpoint.families import FAMILIES, Family
+from tupelo.checkpoint.families import Family, find_family, name_of_type
 from tupelo.checkpoint.fields import Fields, shown
+from tupelo.checkpoint.layout import LLAMA, Layout
 from tupelo.checkpoint.rope import RopeConfig, parse_rope
 from tupelo.errors import CheckpointError, UnsupportedModel
 
@@ -27,17 +27,24 @@ class ModelConfig:
         attention_bias: q, k and v projections have a bias.
         attention_output_bias: the output projection has one.
         mlp_bias: the MLP's projections have one.
-        qk_norm: queries and keys are RMS-normalised per head before the rope.
+        qk_norm: queries and keys are RMS-normalised before the rope: per head, or, with
+            ``qk_norm_width``, over all heads at once.
         windows: (num_layers,) the sliding window of each layer (``KVSpec.window``), None for full
             attention.
         attention_scale: factor on ``q @ k``.
         attention_soft_cap, final_soft_cap: of attention scores and of the final logits; None for
             none.
+        residual_scale: factor on the output of each block as it joins the residual stream.
+        logits_scale: factor on the final logits, before the soft cap.
+        norm_offset: what is to be added to the stored weights of norms.
+        layout: what tensors are called, and which norms exist.
         embedding_scale: factor on the token embeddings. Given exactly (Gemma:
             ``sqrt(hidden_size)``); the model must round it to the dtype of the embedding table
             before multiplying, as transformers does.
         ropes: the rope of each kind, by name: ``"global"``, and ``"local"`` where windowed layers
             have their own.
+        rope_interleaved: pairs of elements that turn together are stored side by side, not half a
+            head apart; such rows are put in the other order as they are loaded.
         rope_kinds: (num_layers,) the key into ``ropes`` of each layer.
         dtype: in which the weights were saved; where nothing says so, ``"float32"``.
         eos_token_ids: every id that ends a reply, the configuration's first.
@@ -61,11 +68,17 @@ class ModelConfig:
     attention_output_bias: bool = False
     mlp_bias: bool = False
     qk_norm: bool = False
+    qk_norm_width: bool = False
     windows: tuple[int | None, ...]
     attention_scale: float
     attention_soft_cap: float | None = None
     final_soft_cap: float | None = None
     embedding_scale: float = 1.0
+    residual_scale: float = 1.0
+    logits_scale: float = 1.0
+    norm_offset: float = 0.0
+    layout: Layout = LLAMA
+    rope_interleaved: bool = False
     ropes: Mapping[str, RopeConfig] = field(hash=False)
     rope_kinds: tuple[str, ...]
     dtype: str = "float32"
@@ -105,18 +118,10 @@ def _find_family(fields: Fields) -> tuple[str, Family]:
     """The architecture's name and family, by ``architectures`` or else by ``model_type``."""
     names = fields.texts("architectures")
     model_type = fields.text("model_type", "")
-    if not names:
-        names = tuple(a for a, family in FAMILIES.items() if family.model_type == model_type)
-    if names and names[0] in FAMILIES:
-        return names[0], FAMILIES[names[0]]
-    wanted = names[0] if names else model_type
-    if not wanted:
+    name = names[0] if names else name_of_type(model_type) or model_type
+    if not name:
         raise fields.error("architectures", "a list with the model's class name")
-    near = difflib.get_close_matches(wanted, FAMILIES, n=1, cutoff=0.0)[0]
-    raise UnsupportedModel(
-        f"{fields.where}: architecture {shown(repr(wanted))} is not supported; "
-        f"the nearest supported one is {near}. Supported: {', '.join(sorted(FAMILIES))}"
-    )
+    return name, find_family(name, where=fields.where)
 
 
 def _refuse_quantised(fields: Fields) -> None:

@@ -1,16 +1,17 @@
 """Building blocks of models: parameters that know how they are filled, bound to ops once."""
 
 from tupelo.layers.attention import Attention, AttentionKind
-from tupelo.layers.decoder import DecoderLayer, Norms, SandwichLayer
+from tupelo.layers.decoder import DecoderLayer, Norms, PostNormLayer, SandwichLayer, ScaledLayer
 from tupelo.layers.embedding import Embedding, Head
 from tupelo.layers.linear import Linear, Part
-from tupelo.layers.mlp import GatedMLP
+from tupelo.layers.mlp import MLP, GatedMLP
 from tupelo.layers.norm import RMSNorm, bind_add_norm
 from tupelo.layers.parallel import SINGLE, Parallel
 from tupelo.layers.parameter import Parameter, Source, whole
 from tupelo.layers.rotary import RotaryTable
 
 __all__ = [
+    "MLP",
     "SINGLE",
     "Attention",
     "AttentionKind",
@@ -23,9 +24,11 @@ __all__ = [
     "Parallel",
     "Parameter",
     "Part",
+    "PostNormLayer",
     "RMSNorm",
     "RotaryTable",
     "SandwichLayer",
+    "ScaledLayer",
     "Source",
     "bind_add_norm",
     "whole",

@@ -7,13 +7,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from tupelo.backend.attention import AttentionBackend, HeadSplit, Plan
 from tupelo.backend.kv_pool import KVPool
 from tupelo.layers.linear import Linear
-from tupelo.layers.norm import RMSNorm, bind_add_norm, norm_statics
-from tupelo.layers.parallel import Parallel
+from tupelo.layers.norm import RMSNorm, bind_add_norm, bind_sum_norm, norm_statics
+from tupelo.layers.parallel import SINGLE, Parallel
 from tupelo.layers.parameter import Parameter
 from tupelo.layers.rotary import RotaryTable
 from tupelo.ops import OpCall, OpTable
@@ -40,10 +41,11 @@ class Attention:
 
     Args:
         layer: the model layer, for the pool.
-        norm: the norm before the QKV product.
+        norm: the norm before the QKV product; None: there is none.
         qkv: q, k and v projections, stacked in this order.
         out: the output projection.
-        q_norm, k_norm: per-head norms, or None.
+        q_norm, k_norm: norms of q and k, or None: per head, or, as wide as all heads together, over
+            all of them at once.
         sum_input: the block's input is partial sums of several ranks, to be added up first.
     """
 
@@ -53,12 +55,13 @@ class Attention:
         kind: AttentionKind,
         parallel: Parallel,
         *,
-        norm: RMSNorm,
+        norm: RMSNorm | None,
         qkv: Linear,
         out: Linear,
         q_norm: RMSNorm | None,
         k_norm: RMSNorm | None,
         sum_input: bool,
+        eps: float,
     ) -> None:
         self._layer = layer
         self._kind = kind
@@ -69,6 +72,8 @@ class Attention:
         self._q_norm = q_norm
         self._k_norm = k_norm
         self._sum_input = sum_input
+        self._eps = eps
+        self._wide_norms = q_norm is not None and q_norm.size != kind.spec.head_dim
 
     def parameters(self) -> Iterator[Parameter]:
         """In the order of the computation."""
@@ -107,7 +112,34 @@ class Attention:
 
     def _bind_enter(self, table: OpTable, dtype: str) -> Callable[..., Any]:
         """``(x, residual) -> (qkv, residual)``."""
+        enter = self._bind_product(table, dtype)
+        if not self._wide_norms:
+            return enter
+        assert self._q_norm is not None
+        assert self._k_norm is not None
+        norm_q = bind_sum_norm(table, dtype, self._q_norm, SINGLE)
+        norm_k = bind_sum_norm(table, dtype, self._k_norm, SINGLE)
+        widths = [self._q_norm.size, self._k_norm.size, self._k_norm.size]
+
+        def enter_normed(x: Tensor, residual: Tensor | None) -> tuple[Tensor, Tensor]:
+            qkv, residual = enter(x, residual)
+            q, k, v = qkv.split(widths, dim=-1)
+            return torch.cat((norm_q(q), norm_k(k), v), dim=-1), residual
+
+        return enter_normed
+
+    def _bind_product(self, table: OpTable, dtype: str) -> Callable[..., Any]:
+        """As ``_bind_enter``, without norms over all heads."""
         weights = {"weight": self._qkv.weight()}
+        if self._norm is None:
+            call = OpCall(op="linear", dtype=dtype, shape=self._qkv.shape)
+            plain = table.bind(call, weights=weights)
+
+            def enter_plain(x: Tensor, residual: Tensor | None) -> tuple[Tensor, Tensor]:
+                stream = x if residual is None else x + residual
+                return plain(stream), stream
+
+            return enter_plain
         if self._sum_input:
             join = bind_add_norm(table, dtype, self._norm, self._parallel)
             call = OpCall(op="linear", dtype=dtype, shape=self._qkv.shape)
@@ -131,7 +163,8 @@ class Attention:
     def _bind_split(self, table: OpTable, dtype: str) -> HeadSplit:
         """``(qkv, positions) -> (q, k, v)``, normed and rotated."""
         spec, rope = self._kind.spec, self._kind.rotary.rope
-        norms = [n for n in (self._q_norm, self._k_norm) if n is not None]
+        q_norm, k_norm = (None, None) if self._wide_norms else (self._q_norm, self._k_norm)
+        norms = [n for n in (q_norm, k_norm) if n is not None]
         call = OpCall(
             op="norm_rope_qkv",
             dtype=dtype,
@@ -140,10 +173,10 @@ class Attention:
         )
         return HeadSplit(
             fn=table.bind(call),
-            cos_sin=self._kind.rotary.cos_sin(self._norm.weight.device),
-            q_norm=None if self._q_norm is None else self._q_norm.weight,
-            k_norm=None if self._k_norm is None else self._k_norm.weight,
-            eps=self._norm.eps,
+            cos_sin=self._kind.rotary.cos_sin(self._qkv.device),
+            q_norm=None if q_norm is None else q_norm.weight,
+            k_norm=None if k_norm is None else k_norm.weight,
+            eps=self._eps,
             num_heads=spec.num_heads,
             num_kv_heads=spec.num_kv_heads,
             head_dim=spec.head_dim,

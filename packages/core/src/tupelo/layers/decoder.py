@@ -1,4 +1,4 @@
-"""Decoder layers: attention and MLP on a residual stream, with two norms or with four."""
+"""Decoder layers: attention and MLP on a residual stream, with norms before, after, or around."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from torch import Tensor
 from tupelo.backend.attention import AttentionBackend, Plan
 from tupelo.backend.kv_pool import KVPool
 from tupelo.layers.attention import Attention
-from tupelo.layers.mlp import GatedMLP
+from tupelo.layers.mlp import MLP
 from tupelo.layers.norm import RMSNorm, bind_add_norm, bind_sum_norm
 from tupelo.layers.parallel import SINGLE, Parallel
 from tupelo.layers.parameter import Parameter
@@ -20,11 +20,11 @@ class Norms:
     """The norms of a layer after its input norm, which the attention block owns.
 
     Attributes:
-        mlp: before the MLP.
+        mlp: before the MLP; None where only outputs are normed.
         attention_out, mlp_out: on a block's output, before it joins the residual; both or neither.
     """
 
-    mlp: RMSNorm
+    mlp: RMSNorm | None
     attention_out: RMSNorm | None = None
     mlp_out: RMSNorm | None = None
 
@@ -40,8 +40,15 @@ class DecoderLayer:
     """On several ranks; what comes next must then add them up."""
 
     def __init__(
-        self, attention: Attention, mlp: GatedMLP, norms: Norms, parallel: Parallel
+        self,
+        attention: Attention,
+        mlp: MLP,
+        norms: Norms,
+        parallel: Parallel,
+        *,
+        residual_scale: float = 1.0,
     ) -> None:
+        self._residual_scale = residual_scale
         self._attention = attention
         self._mlp = mlp
         self._norms = norms
@@ -50,7 +57,7 @@ class DecoderLayer:
     def parameters(self) -> Iterator[Parameter]:
         """In the order of the computation."""
         yield from self._attention.parameters()
-        norms = (self._norms.mlp, self._norms.attention_out, self._norms.mlp_out)
+        norms = (self._norms.attention_out, self._norms.mlp, self._norms.mlp_out)
         for norm in norms:
             if norm is not None:
                 yield from norm.parameters()
@@ -58,11 +65,15 @@ class DecoderLayer:
 
     def bind(self, table: OpTable, dtype: str) -> None:
         """Choose kernels and pack weights."""
+        self._bind_blocks(table, dtype)
+        assert self._norms.mlp is not None
+        self._join = bind_add_norm(table, dtype, self._norms.mlp, self._parallel)
+
+    def _bind_blocks(self, table: OpTable, dtype: str) -> None:
         self._attention.bind(table, dtype)
         self._mlp.bind(table, dtype)
         self._attend = self._attention.forward
         self._feed = self._mlp.forward
-        self._join = bind_add_norm(table, dtype, self._norms.mlp, self._parallel)
 
     def forward(
         self,
@@ -79,6 +90,24 @@ class DecoderLayer:
         return self._feed(normed), stream
 
 
+class ScaledLayer(DecoderLayer):
+    """``x += s * attention(norm(x)); x += s * mlp(norm(x))``, ``s`` being ``residual_scale``."""
+
+    def forward(
+        self,
+        x: Tensor,
+        residual: Tensor | None,
+        positions: Tensor,
+        attention: AttentionBackend,
+        kv: KVPool,
+        plan: Plan,
+    ) -> tuple[Tensor, Tensor]:
+        scale = self._residual_scale
+        out, stream = self._attend(x, residual, positions, attention, kv, plan)
+        normed, stream = self._join(out * scale, stream)
+        return self._feed(normed) * scale, stream
+
+
 class SandwichLayer(DecoderLayer):
     """``x += norm(attention(norm(x))); x += norm(mlp(norm(x)))``.
 
@@ -89,13 +118,14 @@ class SandwichLayer(DecoderLayer):
     leaves_partial_sums = False
 
     def bind(self, table: OpTable, dtype: str) -> None:
-        super().bind(table, dtype)
+        self._bind_blocks(table, dtype)
         attention_out, mlp_out = self._norms.attention_out, self._norms.mlp_out
         assert attention_out is not None
         assert mlp_out is not None
         self._attention_out = bind_sum_norm(table, dtype, attention_out, self._parallel)
         self._mlp_out = bind_sum_norm(table, dtype, mlp_out, self._parallel)
-        self._join = bind_add_norm(table, dtype, self._norms.mlp, SINGLE)
+        if self._norms.mlp is not None:
+            self._join = bind_add_norm(table, dtype, self._norms.mlp, SINGLE)
 
     def forward(
         self,
@@ -109,3 +139,20 @@ class SandwichLayer(DecoderLayer):
         out, stream = self._attend(x, residual, positions, attention, kv, plan)
         normed, stream = self._join(self._attention_out(out), stream)
         return self._mlp_out(self._feed(normed)), stream
+
+
+class PostNormLayer(SandwichLayer):
+    """``x += norm(attention(x)); x += norm(mlp(x))``."""
+
+    def forward(
+        self,
+        x: Tensor,
+        residual: Tensor | None,
+        positions: Tensor,
+        attention: AttentionBackend,
+        kv: KVPool,
+        plan: Plan,
+    ) -> tuple[Tensor, Tensor]:
+        out, stream = self._attend(x, residual, positions, attention, kv, plan)
+        stream = stream + self._attention_out(out)
+        return self._mlp_out(self._feed(stream)), stream

@@ -51,7 +51,7 @@ class Head:
     Args:
         tied: the embedding whose table is the weight, or None for a weight of its own. On one rank
             the tensor is shared; on several, each holds its rows a second time.
-        soft_cap: None for none.
+        scale: factor on the logits. soft_cap: None for none.
     """
 
     def __init__(
@@ -61,9 +61,11 @@ class Head:
         parallel: Parallel,
         *,
         tied: bool,
+        scale: float = 1.0,
         soft_cap: float | None = None,
     ) -> None:
         self._vocab_size = embedding.vocab_size
+        self._scale = scale
         self._soft_cap = soft_cap
         self._parallel = parallel
         self.shares_table = tied and parallel.world_size == 1
@@ -94,6 +96,8 @@ class Head:
         logits: Tensor = self._linear(hidden)
         if self._parallel.world_size > 1:
             logits = self._parallel.collectives.all_gather(logits, dim=1)[:, : self._vocab_size]
+        if self._scale != 1.0:
+            logits = logits * self._scale
         if self._soft_cap is not None:
             logits = torch.tanh(logits / self._soft_cap) * self._soft_cap
         return logits

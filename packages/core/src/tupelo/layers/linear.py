@@ -3,6 +3,8 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+import torch
+
 from tupelo.layers.parallel import Parallel
 from tupelo.layers.parameter import Parameter, Source
 from tupelo.ops import LinearWeight
@@ -15,12 +17,14 @@ class Part:
     Attributes:
         name: Hugging Face's, without ``.weight``.
         out_features: of the whole projection.
-        rows: the outputs that this rank computes.
+        rows: the outputs that this rank computes; of a fused tensor, those of this projection.
+        paired: as in ``Source``.
     """
 
     name: str
     out_features: int
     rows: slice
+    paired: tuple[int, int] | None = None
 
 
 class Linear:
@@ -48,6 +52,7 @@ class Linear:
                     shape=(part.out_features, in_features),
                     take=(part.rows, slice(0, in_features)),
                     place=(slice(start, end), slice(0, in_features)),
+                    paired=part.paired,
                 )
             )
             biases.append(
@@ -56,6 +61,7 @@ class Linear:
                     shape=(part.out_features,),
                     take=(part.rows,),
                     place=(slice(start, end),),
+                    paired=part.paired,
                 )
             )
         weight = Parameter(shape=(end, in_features), sources=tuple(weights))
@@ -95,6 +101,11 @@ class Linear:
     def shape(self) -> tuple[int, int]:
         """(out_features, in_features) on this rank, as ``OpCall.shape`` has it."""
         return self.out_features, self.in_features
+
+    @property
+    def device(self) -> torch.device:
+        """Where the loaded weight is."""
+        return self._weight.data.device
 
     def parameters(self) -> Iterator[Parameter]:
         """Weight, then bias where there is one."""

@@ -1,6 +1,7 @@
-"""The gated MLP block."""
+"""MLP blocks."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import Protocol
 
 from torch import Tensor
 
@@ -19,11 +20,28 @@ ACTIVATIONS = {
 """Hugging Face's names of the activations that ``gated_mlp`` has, to its own."""
 
 
-class GatedMLP:
+class MLP(Protocol):
+    """A block after attention: (num_tokens, hidden_size) to this rank's partial sums of the same
+    shape."""
+
+    def parameters(self) -> Iterator[Parameter]:
+        """In the order of the computation."""
+        ...
+
+    def bind(self, table: OpTable, dtype: str) -> None:
+        """Choose kernels and pack weights."""
+        ...
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(num_tokens, hidden_size) for the same shape."""
+        ...
+
+
+class GatedMLP(MLP):
     """``down(act(gate(x)) * up(x))``: this rank's partial sums.
 
     Args:
-        name: Hugging Face's, such as ``model.layers.0.mlp``.
+        gate_up: the two projections, or their parts of one fused tensor. down: the third's name.
 
     Raises:
         UnsupportedModel: an activation that no op computes.
@@ -32,7 +50,8 @@ class GatedMLP:
 
     def __init__(
         self,
-        name: str,
+        gate_up: Sequence[Part],
+        down: str,
         hidden_size: int,
         intermediate_size: int,
         activation: str,
@@ -46,11 +65,8 @@ class GatedMLP:
             )
         self._activation = ACTIVATIONS[activation]
         rows = parallel.share(intermediate_size, "rows of the MLP")
-        parts = [Part(f"{name}.{p}_proj", intermediate_size, rows) for p in ("gate", "up")]
-        self._gate_up = Linear.column(parts, hidden_size, bias=bias)
-        self._down = Linear.row(
-            f"{name}.down_proj", hidden_size, intermediate_size, rows, parallel, bias=bias
-        )
+        self._gate_up = Linear.column(gate_up, hidden_size, bias=bias)
+        self._down = Linear.row(down, hidden_size, intermediate_size, rows, parallel, bias=bias)
 
     def parameters(self) -> Iterator[Parameter]:
         """In the order of the computation."""

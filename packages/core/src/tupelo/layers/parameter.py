@@ -26,6 +26,8 @@ class Source:
         take: the part that this rank holds.
         place: where that part goes in the parameter.
         offset: added to the values in float32 (norms that are stored as ``weight - 1``).
+        paired: None, or (head_dim, rotary_dim): within each head of rows, the pairs of elements
+            that turn together are stored side by side, and are placed half of ``rotary_dim`` apart.
     """
 
     name: str
@@ -33,6 +35,7 @@ class Source:
     take: Slices
     place: Slices
     offset: float = 0.0
+    paired: tuple[int, int] | None = None
 
 
 @dataclass(eq=False, kw_only=True, slots=True)

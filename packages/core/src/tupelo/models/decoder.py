@@ -1,4 +1,8 @@
-"""The generic decoder: embedding, layers, norm, head; families subclass it for what differs."""
+"""The generic decoder: embedding, layers, norm, head, all as a ``ModelConfig`` says.
+
+A family is a file in ``checkpoint/families``; it subclasses this only for what no configuration can
+say.
+"""
 
 from collections.abc import Iterator
 from typing import Protocol
@@ -9,7 +13,9 @@ from tupelo.backend.attention import AttentionBackend, Plan
 from tupelo.backend.kv_pool import KVPool
 from tupelo.backend.step import StepInputs
 from tupelo.checkpoint import ModelConfig
+from tupelo.errors import ConfigError
 from tupelo.layers import (
+    MLP,
     SINGLE,
     Attention,
     AttentionKind,
@@ -21,8 +27,11 @@ from tupelo.layers import (
     Norms,
     Parameter,
     Part,
+    PostNormLayer,
     RMSNorm,
     RotaryTable,
+    SandwichLayer,
+    ScaledLayer,
     bind_add_norm,
 )
 from tupelo.models.model import BuildOptions, Model
@@ -37,20 +46,16 @@ class _Part(Protocol):
 class Decoder(Model):
     """A decoder as its ``ModelConfig`` describes it.
 
-    A family overrides the class attributes, and ``norms`` where a layer has more or other norms.
-
     Raises:
         ConfigError: the model cannot be split over that many ranks.
         UnsupportedModel: an activation that no op computes.
     """
 
-    layer_class: type[DecoderLayer] = DecoderLayer
-    norm_offset: float = 0.0
-    """What is to be added to the stored weights of norms."""
-
     def __init__(self, config: ModelConfig, options: BuildOptions) -> None:
         self.config = config
         self.options = options
+        self._names = config.layout
+        self._layer_class = _layer_class(config)
         self._max_length = options.max_length or config.max_position_embeddings
         windows = [w if w and w < self._max_length else None for w in config.windows]
         self._groups = sorted(set(windows), key=lambda w: (w is not None, w or 0))
@@ -60,25 +65,42 @@ class Decoder(Model):
         self._specs = [self._attention_spec(window) for window in windows]
         self.attention_specs = tuple(dict.fromkeys(self._specs))
         self._embedding = Embedding(
-            "model.embed_tokens", config.vocab_size, config.hidden_size, config.embedding_scale
+            self._names.embedding, config.vocab_size, config.hidden_size, config.embedding_scale
         )
         self._layers = [self._layer(layer) for layer in range(config.num_layers)]
-        self._norm = self.norm("model.norm", config.hidden_size)
+        self._norm = self.norm(self._names.norm, config.hidden_size)
         self._head = Head(
-            "lm_head",
+            self._names.head,
             self._embedding,
             options.parallel,
             tied=config.tie_word_embeddings,
+            scale=config.logits_scale,
             soft_cap=config.final_soft_cap,
         )
 
     def norm(self, name: str, size: int) -> RMSNorm:
         """A norm with this family's epsilon and offset."""
-        return RMSNorm(name, size, self.config.rms_norm_eps, self.norm_offset)
+        return RMSNorm(name, size, self.config.rms_norm_eps, self.config.norm_offset)
 
-    def norms(self, prefix: str) -> Norms:
-        """The norms of the layer whose names begin with ``prefix``, beyond its input norm."""
-        return Norms(mlp=self.norm(f"{prefix}.post_attention_layernorm", self.config.hidden_size))
+    def mlp(self, layer: int, prefix: str) -> MLP:
+        """The block after the attention of layer ``layer``, whose names begin with ``prefix``."""
+        config, parallel, names = self.config, self.options.parallel, self._names
+        size = config.intermediate_size
+        rows = parallel.share(size, "rows of the MLP")
+        if names.gate_up:
+            fused = f"{prefix}.{names.gate_up}"
+            parts = [Part(fused, 2 * size, rows), Part(fused, 2 * size, _shifted(rows, size))]
+        else:
+            parts = [Part(f"{prefix}.{name}", size, rows) for name in (names.gate, names.up)]
+        return GatedMLP(
+            parts,
+            f"{prefix}.{names.down}",
+            config.hidden_size,
+            size,
+            config.hidden_act,
+            parallel,
+            bias=config.mlp_bias,
+        )
 
     def parameters(self) -> Iterator[Parameter]:
         parts: tuple[_Part, ...] = (self._embedding, *self._layers, self._norm, self._head)
@@ -97,7 +119,7 @@ class Decoder(Model):
         for layer in self._layers:
             layer.bind(table, dtype)
         self._head.bind(table, dtype)
-        last = parallel if self.layer_class.leaves_partial_sums else SINGLE
+        last = parallel if self._layer_class.leaves_partial_sums else SINGLE
         self._finish = bind_add_norm(table, dtype, self._norm, last)
         self._embed = self._embedding.forward
         self._steps = [layer.forward for layer in self._layers]
@@ -147,53 +169,104 @@ class Decoder(Model):
         )
 
     def _layer(self, layer: int) -> DecoderLayer:
-        config, parallel = self.config, self.options.parallel
-        prefix = f"model.layers.{layer}"
-        mlp = GatedMLP(
-            f"{prefix}.mlp",
-            config.hidden_size,
-            config.intermediate_size,
-            config.hidden_act,
-            parallel,
-            bias=config.mlp_bias,
+        parallel, names = self.options.parallel, self._names
+        prefix = f"{names.layers}.{layer}"
+        norms = Norms(
+            mlp=self._layer_norm(prefix, names.mlp_norm),
+            attention_out=self._layer_norm(prefix, names.attention_out_norm),
+            mlp_out=self._layer_norm(prefix, names.mlp_out_norm),
         )
-        return self.layer_class(self._attention(layer, prefix), mlp, self.norms(prefix), parallel)
+        return self._layer_class(
+            self._attention(layer, prefix),
+            self.mlp(layer, prefix),
+            norms,
+            parallel,
+            residual_scale=self.config.residual_scale,
+        )
+
+    def _layer_norm(self, prefix: str, name: str) -> RMSNorm | None:
+        return self.norm(f"{prefix}.{name}", self.config.hidden_size) if name else None
 
     def _attention(self, layer: int, prefix: str) -> Attention:
         config, parallel, spec = self.config, self.options.parallel, self._specs[layer]
-        head_dim, name = config.head_dim, f"{prefix}.self_attn"
+        head_dim = config.head_dim
         heads = _elements(parallel.share(config.num_heads, "attention heads"), head_dim)
-        kv_heads = _elements(parallel.kv_heads(config.num_kv_heads), head_dim)
-        width, kv_width = config.num_heads * head_dim, config.num_kv_heads * head_dim
+        width = config.num_heads * head_dim
+        q_norm, k_norm = self._head_norms(prefix)
         return Attention(
             layer,
             AttentionKind(self.attention_specs.index(spec), spec, self._rotary[config.rope(layer)]),
             parallel,
-            norm=self.norm(f"{prefix}.input_layernorm", config.hidden_size),
+            norm=self._layer_norm(prefix, self._names.input_norm),
             qkv=Linear.column(
-                [
-                    Part(f"{name}.q_proj", width, heads),
-                    Part(f"{name}.k_proj", kv_width, kv_heads),
-                    Part(f"{name}.v_proj", kv_width, kv_heads),
-                ],
-                config.hidden_size,
-                bias=config.attention_bias,
+                self._qkv_parts(layer, prefix), config.hidden_size, bias=config.attention_bias
             ),
             out=Linear.row(
-                f"{name}.o_proj",
+                f"{prefix}.{self._names.out}",
                 config.hidden_size,
                 width,
                 heads,
                 parallel,
                 bias=config.attention_output_bias,
             ),
-            q_norm=self.norm(f"{name}.q_norm", head_dim) if config.qk_norm else None,
-            k_norm=self.norm(f"{name}.k_norm", head_dim) if config.qk_norm else None,
+            q_norm=q_norm,
+            k_norm=k_norm,
             sum_input=(
-                layer > 0 and parallel.world_size > 1 and self.layer_class.leaves_partial_sums
+                layer > 0 and parallel.world_size > 1 and self._layer_class.leaves_partial_sums
             ),
+            eps=config.rms_norm_eps,
         )
+
+    def _qkv_parts(self, layer: int, prefix: str) -> list[Part]:
+        """q, k and v of this rank, from tensors of their own or from one that holds all three."""
+        config, parallel, names = self.config, self.options.parallel, self._names
+        head_dim = config.head_dim
+        heads = _elements(parallel.share(config.num_heads, "attention heads"), head_dim)
+        kv_heads = _elements(parallel.kv_heads(config.num_kv_heads), head_dim)
+        width, kv_width = config.num_heads * head_dim, config.num_kv_heads * head_dim
+        paired = (head_dim, config.rope(layer).rotary_dim) if config.rope_interleaved else None
+        if names.qkv:
+            fused, total = f"{prefix}.{names.qkv}", width + 2 * kv_width
+            return [
+                Part(fused, total, heads, paired),
+                Part(fused, total, _shifted(kv_heads, width), paired),
+                Part(fused, total, _shifted(kv_heads, width + kv_width)),
+            ]
+        return [
+            Part(f"{prefix}.{names.q}", width, heads, paired),
+            Part(f"{prefix}.{names.k}", kv_width, kv_heads, paired),
+            Part(f"{prefix}.{names.v}", kv_width, kv_heads),
+        ]
+
+    def _head_norms(self, prefix: str) -> tuple[RMSNorm | None, RMSNorm | None]:
+        config = self.config
+        if not config.qk_norm:
+            return None, None
+        if config.qk_norm_width and self.options.parallel.world_size > 1:
+            raise ConfigError(
+                f"{config.architecture} norms q and k over all heads at once, which is not split "
+                "over ranks; use one"
+            )
+        q_heads, k_heads = (
+            (config.num_heads, config.num_kv_heads) if config.qk_norm_width else (1, 1)
+        )
+        return (
+            self.norm(f"{prefix}.{self._names.q_norm}", q_heads * config.head_dim),
+            self.norm(f"{prefix}.{self._names.k_norm}", k_heads * config.head_dim),
+        )
+
+
+def _layer_class(config: ModelConfig) -> type[DecoderLayer]:
+    """The kind of layer that has the norms of this layout."""
+    names = config.layout
+    if names.attention_out_norm:
+        return SandwichLayer if names.mlp_norm else PostNormLayer
+    return DecoderLayer if config.residual_scale == 1.0 else ScaledLayer
 
 
 def _elements(heads: slice, head_dim: int) -> slice:
     return slice(heads.start * head_dim, heads.stop * head_dim)
+
+
+def _shifted(rows: slice, by: int) -> slice:
+    return slice(rows.start + by, rows.stop + by)

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from tupelo.checkpoint import HostTensor
 from tupelo.errors import UnsupportedModel
-from tupelo.layers.parameter import Slices
+from tupelo.layers.parameter import Source
 
 PIECE_BYTES = 64 << 20
 """Most bytes copied at once: what loading needs beside the weights themselves."""
@@ -15,28 +15,37 @@ _BITS = {"bfloat16", "float8_e4m3fn", "float8_e5m2"}
 _FLOATS = {"float64", "float32", "float16"} | _BITS
 
 
-def place(source: HostTensor, take: Slices, target: Tensor, offset: float = 0.0) -> None:
-    """``target[...] = source[take] + offset``, converted to the target's type.
+def place(tensor: HostTensor, source: Source, target: Tensor) -> None:
+    """``target[...] = tensor[source.take] + source.offset``, converted to the target's type.
 
     Args:
-        source: 1 or 2 axes; read-only views of a file are fine.
+        tensor: read-only views of a file are fine.
         target: of the shape of the part taken, on any device.
-        offset: added in float32.
 
     Raises:
         UnsupportedModel: elements that are no floating-point numbers.
     """
-    if source.dtype not in _FLOATS:
-        raise UnsupportedModel(f"weights of type {source.dtype} are not supported")
-    part = source.array[take]
+    if tensor.dtype not in _FLOATS:
+        raise UnsupportedModel(f"weights of type {tensor.dtype} are not supported")
+    part = tensor.array[source.take]
     if not part.size:
         return
+    if source.paired is not None:
+        part = _halves(part, *source.paired)
     step = max(1, PIECE_BYTES // max(1, part[0].nbytes))
     for start in range(0, len(part), step):
-        piece = _tensor(part[start : start + step], source.dtype)
-        if offset:
-            piece = piece.float() + offset
+        piece = _tensor(part[start : start + step], tensor.dtype)
+        if source.offset:
+            piece = piece.float() + source.offset
         target[start : start + step].copy_(piece)
+
+
+def _halves(rows: np.ndarray, head_dim: int, rotary_dim: int) -> np.ndarray:
+    """Rows of each head reordered: first elements of all pairs, then the second ones."""
+    turned, rest = np.arange(rotary_dim), np.arange(rotary_dim, head_dim)
+    order = np.concatenate((turned[0::2], turned[1::2], rest))
+    heads = rows.reshape(-1, head_dim, *rows.shape[1:])
+    return np.ascontiguousarray(heads[:, order]).reshape(rows.shape)
 
 
 def _tensor(array: np.ndarray, dtype: str) -> Tensor:

@@ -89,7 +89,7 @@ def fill(
     for name, tensor in tensors:
         for parameter, source in places[name]:
             target = parameter.allocate(model.options.dtype, where)
-            place(tensor, source.take, target[source.place], source.offset)
+            place(tensor, source, target[source.place])
 
 
 def parameter_places(model: Model) -> Places:

@@ -1,0 +1,73 @@
+"""The supported model families: architecture names, to the record of what is different.
+
+To add one: a file beside this one that fills a ``Family``, and a line in ``FAMILIES``. Another
+distribution adds its own through the entry-point group ``tupelo.models``: the entry's name is the
+architecture, its value a ``Family``. Core's own names cannot be taken.
+"""
+
+import difflib
+from collections.abc import Iterable
+from importlib import import_module
+from importlib.metadata import EntryPoint, entry_points
+from typing import Final
+
+from tupelo.checkpoint.families.family import DECODER, Family
+from tupelo.checkpoint.fields import shown
+from tupelo.errors import UnsupportedModel
+
+__all__ = ["DECODER", "ENTRY_POINT_GROUP", "FAMILIES", "Family", "find_family", "name_of_type"]
+
+ENTRY_POINT_GROUP: Final = "tupelo.models"
+
+FAMILIES: Final[dict[str, str]] = {
+    "LlamaForCausalLM": "llama:LLAMA",
+    "MistralForCausalLM": "llama:MISTRAL",
+    "Qwen2ForCausalLM": "qwen:QWEN2",
+    "Qwen3ForCausalLM": "qwen:QWEN3",
+    "Gemma2ForCausalLM": "gemma:GEMMA2",
+    "Gemma3ForCausalLM": "gemma:GEMMA3",
+}
+"""Architecture, to file and record."""
+
+
+def find_family(
+    architecture: str, *, where: str = "config.json", points: Iterable[EntryPoint] | None = None
+) -> Family:
+    """The record of an architecture.
+
+    Args:
+        where: what to call the configuration in errors.
+        points: other distributions' families; by default those installed.
+
+    Raises:
+        UnsupportedModel: nobody brings it; names the nearest one and lists those that are there.
+    """
+    if architecture in FAMILIES:
+        return _own(architecture)
+    found = {p.name: p for p in points or entry_points(group=ENTRY_POINT_GROUP)}
+    if architecture in found:
+        family = found[architecture].load()
+        if not isinstance(family, Family):
+            raise UnsupportedModel(
+                f"{where}: the installed entry point for {architecture!r} "
+                f"({found[architecture].value}) is no tupelo.checkpoint.Family"
+            )
+        return family
+    known = sorted({*FAMILIES, *found})
+    near = difflib.get_close_matches(architecture, known, n=1, cutoff=0.0)[0]
+    raise UnsupportedModel(
+        f"{where}: architecture {shown(repr(architecture))} is not supported; "
+        f"the nearest supported one is {near}. Supported: {', '.join(known)}"
+    )
+
+
+def name_of_type(model_type: str) -> str | None:
+    """Core's first architecture of a ``model_type``, for configurations that name no
+    architecture."""
+    return next((name for name in FAMILIES if _own(name).model_type == model_type), None)
+
+
+def _own(architecture: str) -> Family:
+    module, name = FAMILIES[architecture].split(":")
+    family: Family = getattr(import_module(f"{__name__}.{module}"), name)
+    return family

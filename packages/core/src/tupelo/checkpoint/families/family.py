@@ -1,0 +1,65 @@
+"""What one architecture differs in from a plain Llama: a record that a family's file fills.
+
+Imports no torch: ``plan``, ``doctor`` and the tokenizer read configurations too.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+from tupelo.checkpoint.fields import Fields, shown
+from tupelo.errors import UnsupportedModel
+
+if TYPE_CHECKING:
+    from tupelo.checkpoint.model_config import ModelConfig
+
+Refine = Callable[[Fields, "ModelConfig"], dict[str, Any]]
+
+DECODER: Final = "tupelo.models.decoder:Decoder"
+"""The class that computes whatever a ``ModelConfig`` can say."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Family:
+    """One architecture.
+
+    Attributes:
+        model_type: Hugging Face's.
+        defaults: values of fields that its configuration files may omit: those of its class in
+            transformers.
+        refine: from the fields and the configuration read as a plain Llama, the ``ModelConfig``
+            fields to replace.
+        nested_ropes: ``rope_parameters`` is keyed by layer type, and ``refine`` sets ``ropes``.
+        model: ``module:Class`` of what computes it, a callable ``(config, options) -> Model``.
+    """
+
+    model_type: str
+    defaults: Mapping[str, Any]
+    refine: Refine
+    nested_ropes: bool = field(default=False)
+    model: str = DECODER
+
+
+COMMON: Final = {"hidden_act": "silu", "rms_norm_eps": 1e-6, "tie_word_embeddings": False}
+"""Defaults that most classes of transformers share."""
+
+
+def layer_windows(fields: Fields, num_layers: int, default: Callable[[int], bool]) -> list[bool]:
+    """Which layers are windowed: by ``layer_types``, else by ``default`` of the layer's index.
+
+    Raises:
+        UnsupportedModel: a layer type that is neither full nor sliding attention.
+        CheckpointError: a list of the wrong length.
+    """
+    types = fields.texts("layer_types")
+    if not types:
+        return [default(layer) for layer in range(num_layers)]
+    if len(types) != num_layers:
+        raise fields.error("layer_types", f"a list of {num_layers} entries, one per layer")
+    for name in types:
+        if name not in ("full_attention", "sliding_attention"):
+            raise UnsupportedModel(
+                f"{fields.where}: layer type {shown(repr(name))} is not supported; "
+                "supported: full_attention, sliding_attention"
+            )
+    return [name == "sliding_attention" for name in types]

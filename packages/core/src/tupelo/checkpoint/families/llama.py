@@ -1,0 +1,45 @@
+"""Llama 2 and 3, SmolLM2, and Mistral, whose window is in its configuration.
+
+Source: Touvron et al., "LLaMA", 2023; Jiang et al., "Mistral 7B", 2023.
+"""
+
+from typing import TYPE_CHECKING, Any, Final
+
+from tupelo.checkpoint.families.family import COMMON, Family
+from tupelo.checkpoint.fields import Fields
+
+if TYPE_CHECKING:
+    from tupelo.checkpoint.model_config import ModelConfig
+
+IDS: Final = {"bos_token_id": 1, "eos_token_id": 2}
+
+
+def _llama(fields: Fields, _: "ModelConfig") -> dict[str, Any]:
+    bias = fields.flag("attention_bias", False)
+    return {
+        "attention_bias": bias,
+        "attention_output_bias": bias,
+        "mlp_bias": fields.flag("mlp_bias", False),
+    }
+
+
+def _mistral(fields: Fields, base: "ModelConfig") -> dict[str, Any]:
+    return {"windows": (fields.optional_integer("sliding_window"),) * base.num_layers}
+
+
+LLAMA: Final = Family(
+    model_type="llama",
+    defaults={**COMMON, **IDS, "max_position_embeddings": 2048},
+    refine=_llama,
+)
+MISTRAL: Final = Family(
+    model_type="mistral",
+    defaults={
+        **COMMON,
+        **IDS,
+        "max_position_embeddings": 131072,
+        "num_key_value_heads": 8,
+        "sliding_window": 4096,
+    },
+    refine=_mistral,
+)

@@ -1,0 +1,50 @@
+"""What a decoder's tensors are called in its checkpoint, and so where its norms stand."""
+
+from dataclasses import dataclass, replace
+from typing import Final
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Layout:
+    """Hugging Face's names, without ``.weight``; those of a layer below ``layers.N``.
+
+    A norm whose name is empty does not exist. So a layer normalises a block's input, its output, or
+    both.
+
+    Attributes:
+        qkv: where not empty, one tensor that holds q, k and v, in this order.
+        gate_up: where not empty, one tensor that holds gate and up.
+        input_norm, mlp_norm: before attention and before the MLP.
+        attention_out_norm, mlp_out_norm: on a block's output, before it joins the residual.
+        q_norm, k_norm: of heads, within the attention block.
+    """
+
+    embedding: str = "model.embed_tokens"
+    layers: str = "model.layers"
+    norm: str = "model.norm"
+    head: str = "lm_head"
+    q: str = "self_attn.q_proj"
+    k: str = "self_attn.k_proj"
+    v: str = "self_attn.v_proj"
+    qkv: str = ""
+    out: str = "self_attn.o_proj"
+    q_norm: str = "self_attn.q_norm"
+    k_norm: str = "self_attn.k_norm"
+    gate: str = "mlp.gate_proj"
+    up: str = "mlp.up_proj"
+    gate_up: str = ""
+    down: str = "mlp.down_proj"
+    input_norm: str = "input_layernorm"
+    mlp_norm: str = "post_attention_layernorm"
+    attention_out_norm: str = ""
+    mlp_out_norm: str = ""
+
+
+LLAMA: Final = Layout()
+SANDWICH: Final = replace(
+    LLAMA,
+    attention_out_norm="post_attention_layernorm",
+    mlp_norm="pre_feedforward_layernorm",
+    mlp_out_norm="post_feedforward_layernorm",
+)
+"""Blocks are normed on both sides, as in Gemma 2 and 3."""
