@@ -4,7 +4,8 @@ Weights are drawn so that activations have the size of a trained model's: with t
 initialisation logits would be near 0, and almost any error within the tolerance.
 """
 
-from dataclasses import dataclass
+import json
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -45,9 +46,18 @@ class Family:
     architecture: str
     fields: dict[str, Any]
 
+    lengths: tuple[int, ...] = (70, 1, 19, 33)
+    """Prompts: well beyond the window, a single token, one short of the window, over two pages."""
+
+    base: str = ""
+    """The class in transformers that computes the same, where it has none of this name."""
+
+    renamed: dict[str, Any] = field(default_factory=dict)
+    """What the published configuration then says instead."""
+
     def reference(self) -> PreTrainedModel:
         """The seeded model in float32."""
-        model_class = getattr(transformers, self.architecture)
+        model_class = getattr(transformers, self.base or self.architecture)
         config = model_class.config_class(**{**_TINY, **self.fields})
         config._attn_implementation = "eager"
         model = model_class(config).eval()
@@ -58,6 +68,12 @@ class Family:
         """Write the checkpoint into ``folder``, and return the model that it is of."""
         model = self.reference()
         model.save_pretrained(folder)
+        if self.base:
+            file = folder / "config.json"
+            saved = json.loads(file.read_text())
+            file.write_text(
+                json.dumps({**saved, "architectures": [self.architecture], **self.renamed})
+            )
         return model
 
 
@@ -83,6 +99,11 @@ _LLAMA3 = {
 }
 _GEMMA = {"head_dim": 32, "query_pre_attn_scalar": 24, "sliding_window": 20}
 _MIXED = ["sliding_attention", "sliding_attention", "full_attention", "sliding_attention"]
+
+_LONG = {
+    "short_factor": [1.0, 1.1, 1.2, 1.3, 1.4, 1.5, 1.6, 1.7],
+    "long_factor": [1.5, 2.0, 2.5, 3.0, 3.5, 4.0, 4.5, 5.0],
+}
 
 FAMILIES = [
     Family("llama", "LlamaForCausalLM", {}),
@@ -110,5 +131,28 @@ FAMILIES = [
         **_GEMMA, "num_hidden_layers": 2, "sliding_window_pattern": 2,
         "final_logit_softcapping": 3.0,
     }),
+    Family("gemma", "GemmaForCausalLM", {"head_dim": 32}),
+    Family("phi3", "Phi3ForCausalLM", {"sliding_window": 20}),
+    Family("phi4-mini", "Phi3ForCausalLM", {
+        "tie_word_embeddings": True, **_rope("default", partial_rotary_factor=0.75),
+    }),
+    Family("phi3-longrope-short", "Phi3ForCausalLM", {
+        "original_max_position_embeddings": 256, "max_position_embeddings": 1024,
+        **_rope("longrope", **_LONG),
+    }),
+    Family("phi3-longrope-beyond", "Phi3ForCausalLM", {
+        "original_max_position_embeddings": 16, "max_position_embeddings": 1024,
+        **_rope("longrope", **_LONG),
+    }, lengths=(70, 17, 19, 33)),
+    Family("granite", "GraniteForCausalLM", {
+        "embedding_multiplier": 3.0, "attention_multiplier": 0.2, "residual_multiplier": 0.6,
+        "logits_scaling": 2.0,
+    }),
+    Family("olmo2", "Olmo2ForCausalLM", {}),
+    Family("glm", "GlmForCausalLM", {"head_dim": 32}),
+    Family("glm4", "Glm4ForCausalLM", {"head_dim": 16}),
+    Family("internlm3", "InternLM3ForCausalLM", {"attention_bias": True, "mlp_bias": True},
+        base="LlamaForCausalLM",
+        renamed={"model_type": "internlm3", "qkv_bias": True, "bias": True}),
 ]  # fmt: skip
 """Every architecture of the registry, and within it whatever our code tells apart."""

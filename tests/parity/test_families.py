@@ -25,23 +25,19 @@ TOLERANCE = 1e-4
 NEW_TOKENS = 16
 MAX_LENGTH = 128
 WINDOW = 20
-LENGTHS = (70, 1, 19, 33)
-"""Prompts: well beyond the window, a single token, one short of the window, over two pages."""
+
+
+Saved = tuple[PreTrainedModel, Checkpoint, list[list[int]]]
 
 
 @pytest.fixture(scope="module", params=FAMILIES, ids=lambda family: family.id)
-def family(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> tuple[PreTrainedModel, Checkpoint]:
-    """The reference and its checkpoint on disk."""
+def family(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Saved:
+    """The reference, its checkpoint on disk, and prompts."""
     chosen: Family = request.param
     folder = tmp_path_factory.mktemp(chosen.id)
-    return chosen.save(folder), open_checkpoint(folder)
-
-
-def _prompts() -> list[list[int]]:
     draw = random.Random(3)
-    return [[draw.randrange(3, VOCAB_SIZE) for _ in range(n)] for n in LENGTHS]
+    prompts = [[draw.randrange(3, VOCAB_SIZE) for _ in range(n)] for n in chosen.lengths]
+    return chosen.save(folder), open_checkpoint(folder), prompts
 
 
 def _load(checkpoint: Checkpoint, dtype: str = "float32") -> Model:
@@ -59,12 +55,10 @@ def _expected(reference: PreTrainedModel, row: Row) -> Tensor:
 
 @pytest.mark.parametrize("page_size", [1, 16], ids=lambda n: f"page{n}")
 @pytest.mark.parametrize("chunk", [3, 16, 0], ids=lambda n: f"chunk{n or 'whole'}")
-def test_logits_and_greedy_tokens(
-    family: tuple[PreTrainedModel, Checkpoint], chunk: int, page_size: int
-) -> None:
-    reference, checkpoint = family
+def test_logits_and_greedy_tokens(family: Saved, chunk: int, page_size: int) -> None:
+    reference, checkpoint, prompts = family
     driver = Driver(_load(checkpoint), page_size=page_size, max_length=MAX_LENGTH)
-    rows = driver.generate(_prompts(), new_tokens=NEW_TOKENS, chunk=chunk)
+    rows = driver.generate(prompts, new_tokens=NEW_TOKENS, chunk=chunk)
     for row in rows:
         expected = _expected(reference, row)
         assert expected.std() > 0.3, "logits too small for the tolerance to mean anything"
@@ -73,16 +67,16 @@ def test_logits_and_greedy_tokens(
 
 
 def test_bfloat16_is_as_close_as_transformers_is(
-    family: tuple[PreTrainedModel, Checkpoint],
+    family: Saved,
 ) -> None:
     """Both round to 8 bits after every op; neither may be much further from float32.
 
     The root mean square over all positions and the vocabulary is compared, where rounding errors
     average out: the factor leaves room for the places that round once more or less.
     """
-    reference, checkpoint = family
+    reference, checkpoint, prompts = family
     driver = Driver(_load(checkpoint, "bfloat16"), page_size=16, max_length=MAX_LENGTH)
-    rows = driver.generate(_prompts(), new_tokens=NEW_TOKENS)
+    rows = driver.generate(prompts, new_tokens=NEW_TOKENS)
     exact = torch.cat([_expected(reference, row) for row in rows])
     ours = torch.cat([logits for row in rows for logits in row.logits])
     rounded = reference.__class__.from_pretrained(

@@ -24,8 +24,15 @@ FAMILIES: Final[dict[str, str]] = {
     "MistralForCausalLM": "llama:MISTRAL",
     "Qwen2ForCausalLM": "qwen:QWEN2",
     "Qwen3ForCausalLM": "qwen:QWEN3",
+    "GemmaForCausalLM": "gemma:GEMMA",
     "Gemma2ForCausalLM": "gemma:GEMMA2",
     "Gemma3ForCausalLM": "gemma:GEMMA3",
+    "Phi3ForCausalLM": "phi3:PHI3",
+    "GraniteForCausalLM": "granite:GRANITE",
+    "Olmo2ForCausalLM": "olmo2:OLMO2",
+    "GlmForCausalLM": "glm:GLM",
+    "Glm4ForCausalLM": "glm:GLM4",
+    "InternLM3ForCausalLM": "internlm3:INTERNLM3",
 }
 """Architecture, to file and record."""
 

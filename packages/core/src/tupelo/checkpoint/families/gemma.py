@@ -1,8 +1,9 @@
-"""Gemma 3 text models: four norms a layer, windowed and full layers with ropes of their own.
+"""Gemma 1, 2 and 3 (text): a norm multiplies by ``1 + weight``, embeddings are scaled.
 
-Blocks are normed on both sides, and a norm multiplies by ``1 + weight``.
+Gemma 2 and 3 norm blocks on both sides and mix windowed with full layers; Gemma 2 soft-caps scores
+and logits, Gemma 3 has norms per head and a rope for each kind of layer.
 
-Source: Gemma Team, "Gemma 3 Technical Report", 2025.
+Source: Gemma Team, "Gemma", "Gemma 2" and "Gemma 3 Technical Report", 2024 and 2025.
 """
 
 from typing import TYPE_CHECKING, Any, Final
@@ -75,6 +76,18 @@ def _gemma3_ropes(fields: Fields, base: "ModelConfig") -> dict[str, RopeConfig]:
     }
 
 
+def _gemma(fields: Fields, base: "ModelConfig") -> dict[str, Any]:
+    """Older files say "gelu" and mean its tanh form, as transformers takes it."""
+    bias = fields.flag("attention_bias", False)
+    return {
+        "hidden_act": "gelu_pytorch_tanh",
+        "attention_bias": bias,
+        "attention_output_bias": bias,
+        "embedding_scale": base.hidden_size**0.5,
+        "norm_offset": 1.0,
+    }
+
+
 def _gemma2(fields: Fields, base: "ModelConfig") -> dict[str, Any]:
     """Every other layer is windowed, the first one too."""
     windowed = layer_windows(fields, base.num_layers, lambda layer: layer % 2 == 0)
@@ -99,6 +112,11 @@ _DEFAULTS: Final = {
     "sliding_window": 4096,
 }
 
+GEMMA: Final = Family(
+    model_type="gemma",
+    defaults={**_DEFAULTS, "max_position_embeddings": 8192, "num_key_value_heads": 16},
+    refine=_gemma,
+)
 GEMMA2: Final = Family(
     model_type="gemma2",
     defaults={
