@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -24,9 +24,16 @@ class ServerProcess:
         url: its address. log: what it wrote, after ``stop`` or while it runs.
     """
 
-    def __init__(self, model: Path | str, folder: Path, *flags: str) -> None:
-        """Prepare; ``folder`` takes the log."""
+    def __init__(
+        self,
+        model: Path | str,
+        folder: Path,
+        *flags: str,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
+        """Prepare; ``folder`` takes the log, ``environment`` is added to this process's own."""
         self._log = folder / "server.log"
+        self._environment = {**os.environ, "OMP_NUM_THREADS": "2", **(environment or {})}
         self._command = [sys.executable, "-m", "tupelo", "serve", str(model), *flags]
         self.url = ""
 
@@ -46,10 +53,9 @@ class ServerProcess:
 
     def launch(self) -> None:
         """Start the process; wait until it says where it listens."""
-        environment = {**os.environ, "OMP_NUM_THREADS": "2"}
         with self._log.open("w") as log:
             self._process = subprocess.Popen(
-                [*self._command, "--port", "0"], stdout=log, stderr=log, env=environment
+                [*self._command, "--port", "0"], stdout=log, stderr=log, env=self._environment
             )
         self.wait_for(lambda: "listening on http" in self.log, START_LIMIT_S)
         self.url = self.log.partition("listening on ")[2].split(";")[0]
@@ -57,6 +63,11 @@ class ServerProcess:
     @property
     def log(self) -> str:
         return self._log.read_text()
+
+    @property
+    def process(self) -> psutil.Process:
+        """The server's own process."""
+        return psutil.Process(self._process.pid)
 
     @property
     def engine(self) -> psutil.Process:
@@ -79,10 +90,18 @@ class ServerProcess:
 
     def metric(self, name: str) -> float:
         """The value of a metric, the sum over its labels."""
-        lines = httpx.get(f"{self.url}/metrics", timeout=10).text.splitlines()
-        found = [line for line in lines if line.split("{")[0] == name]
-        assert found, f"no metric {name}"
-        return sum(float(line.rsplit(" ", 1)[1]) for line in found)
+        found = self.metrics()
+        assert name in found, f"no metric {name}"
+        return found[name]
+
+    def metrics(self) -> dict[str, float]:
+        """The values of all metrics at one moment, each the sum over its labels."""
+        found: dict[str, float] = {}
+        for line in httpx.get(f"{self.url}/metrics", timeout=10).text.splitlines():
+            if not line.startswith("#"):
+                name = line.split("{")[0]
+                found[name] = found.get(name, 0.0) + float(line.rsplit(" ", 1)[1])
+        return found
 
     def wait_for(self, condition: Callable[[], bool], limit_s: float) -> float:
         """Wait until ``condition``; the seconds that it took."""
