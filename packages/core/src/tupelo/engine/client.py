@@ -34,6 +34,7 @@ from tupelo.engine.messages import (
     ToEngine,
     decode_from_engine,
     encode,
+    refusal,
 )
 from tupelo.errors import EngineUnavailable, TupeloError
 from tupelo.request import Request
@@ -161,11 +162,12 @@ class EngineClient:
         """Abort live requests by their internal ids, or all of them; unknown ids are ignored."""
         await self._send(Abort(list(rids), everything))
 
-    async def control(self, action: str, *, timeout_s: float = 10.0) -> Any:
-        """An operator's call; see ``Control`` for the actions.
+    async def control(self, action: str, *, timeout_s: float = 10.0, **args: Any) -> Any:
+        """An operator's call; ``tupelo.engine.control`` has the actions and their ``args``.
 
         Raises:
             EngineUnavailable: dead, or no answer in time.
+            RequestError: the engine refuses, with the status that the error has there.
         """
         self._refuse_if_dead()
         self._number += 1
@@ -173,14 +175,14 @@ class EngineClient:
         future: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
         self._replies[number] = future
         try:
-            await self._send(Control(number, action))
+            await self._send(Control(number, action, args))
             reply = await asyncio.wait_for(future, timeout_s)
         except TimeoutError:
             raise EngineUnavailable(f"the engine did not answer in {timeout_s:g} s") from None
         finally:
             del self._replies[number]
         if not reply.ok:
-            raise EngineUnavailable(str(reply.value))
+            raise refusal(reply)
         return reply.value
 
     def health(self) -> Health:

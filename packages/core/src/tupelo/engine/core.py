@@ -10,6 +10,7 @@ from typing import Any
 
 from tupelo.config import EngineConfig
 from tupelo.engine.build import Built, pipeline_depth, scheduler_config
+from tupelo.engine.control import Operator
 from tupelo.engine.executor import InProcessExecutor
 from tupelo.engine.loop import EngineLoop
 from tupelo.engine.messages import (
@@ -19,7 +20,6 @@ from tupelo.engine.messages import (
     FromEngine,
     Output,
     Outputs,
-    Reply,
     Shutdown,
     Submit,
     ToEngine,
@@ -49,6 +49,7 @@ class EngineCore:
             depth=pipeline_depth(config, built.backend),
             check_integrity=config.check_integrity,
         )
+        self._operator = Operator(self.loop, self.stats)
         self.stopping = False
 
     def has_work(self) -> bool:
@@ -63,8 +64,8 @@ class EngineCore:
             case Abort(rids, everything):
                 outputs = self.loop.abort(None if everything else rids)
                 return [Outputs(outputs)] if outputs else []
-            case Control(number, action):
-                return [self._control(number, action)]
+            case Control():
+                return self._operator.answer(message)
             case Shutdown():
                 self.stopping = True
         return []
@@ -90,6 +91,7 @@ class EngineCore:
             "num_nodes": cache.num_nodes,
             "lookup_tokens": cache.num_lookup_tokens,
             "hit_tokens": cache.num_hit_tokens,
+            "paused": int(self.loop.held),
         }
 
     def _submit(self, request: Request) -> list[FromEngine]:
@@ -112,12 +114,3 @@ class EngineCore:
             )
             return [Outputs([Output(rid=request.rid, token_ids=[], finish=finish)])]
         return []
-
-    def _control(self, number: int, action: str) -> Reply:
-        match action:
-            case "stats":
-                return Reply(number, True, self.stats())
-            case "flush_cache":
-                idle = not self._scheduler.num_running and not self._scheduler.num_waiting
-                return Reply(number, True, idle and self._scheduler.cache.flush())
-        return Reply(number, False, f"unknown action {action!r}")

@@ -32,6 +32,7 @@ from tupelo.engine.messages import (
     Shutdown,
     Submit,
     ToEngine,
+    refusal,
 )
 from tupelo.engine.reply import ReplyBuilder
 from tupelo.errors import ConfigError, EngineUnavailable, InvalidRequest
@@ -154,6 +155,25 @@ class Engine:
     def flush_cache(self) -> bool:
         """Empty the prefix cache; refused (False) while requests run."""
         return bool(self._control("flush_cache"))
+
+    def pause_generation(self, mode: str = "abort") -> int:
+        """Compute nothing until ``continue_generation``; requests that come wait.
+
+        Args:
+            mode: what becomes of live requests: ``abort`` ends them, ``retract`` computes them
+                again afterwards, ``in_place`` keeps their K/V.
+
+        Returns:
+            How many requests are held.
+
+        Raises:
+            InvalidRequest: no such mode.
+        """
+        return int(self._control("pause", mode=mode))
+
+    def continue_generation(self) -> None:
+        """Go on after ``pause_generation``."""
+        self._control("resume")
 
     def stats(self) -> dict[str, Any]:
         """Counters and gauges; see ``EngineCore.stats``."""
@@ -303,14 +323,17 @@ class Engine:
 
     # The engine's thread
 
-    def _control(self, action: str) -> Any:
+    def _control(self, action: str, **args: Any) -> Any:
         if not self._thread.is_alive():
             raise EngineUnavailable("the engine has been shut down")
         number = next(self._numbers)
         answer: queue.SimpleQueue[Reply] = queue.SimpleQueue()
         self._replies[number] = answer
-        self._inbox.put(Control(number, action))
-        return answer.get().value
+        self._inbox.put(Control(number, action, args))
+        reply = answer.get()
+        if not reply.ok:
+            raise refusal(reply)
+        return reply.value
 
     def _run(self) -> None:
         while not self._core.stopping:

@@ -48,6 +48,7 @@ class EngineLoop:
     Attributes:
         step_number, step_started_s: of the step launched last (``time.monotonic``); 0.0 when idle.
             Written here, read by the heartbeat's thread.
+        held: an operator holds the engine: steps in flight land, none is launched.
     """
 
     def __init__(
@@ -62,6 +63,7 @@ class EngineLoop:
         self.scheduler = scheduler
         self.step_number = 0
         self.step_started_s = 0.0
+        self.held = False
         self._executor = executor
         self._mask_words = -(-vocab_size // 32)
         self._depth = depth
@@ -70,7 +72,7 @@ class EngineLoop:
 
     def has_work(self) -> bool:
         """Whether ``step`` has anything to do."""
-        return bool(self._flights) or self.scheduler.has_work()
+        return bool(self._flights) or (not self.held and self.scheduler.has_work())
 
     def submit(self, request: Request, matcher: Matcher | None = None) -> None:
         """Queue a checked request; see ``Scheduler.submit``."""
@@ -86,7 +88,7 @@ class EngineLoop:
         try:
             outputs: list[Output] = []
             launched = False
-            if len(self._flights) < self._depth:
+            if len(self._flights) < self._depth and not self.held:
                 launched = self._launch(outputs)
             if self._flights and (not launched or len(self._flights) >= self._depth):
                 outputs += self._land()
@@ -95,6 +97,13 @@ class EngineLoop:
             return outputs
         finally:
             self.step_started_s = 0.0
+
+    def drain(self) -> list[Output]:
+        """Land every step in flight."""
+        outputs: list[Output] = []
+        while self._flights:
+            outputs += self._land()
+        return outputs
 
     def _launch(self, outputs: list[Output]) -> bool:
         """Schedule and launch a step; appends what landed meanwhile. False if nothing could run."""

@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from tupelo.errors import InvalidRequest, RequestError, RequestFailed
 from tupelo.request import FinishReason, Request
 
 
@@ -28,11 +29,12 @@ class Abort(msgspec.Struct, tag=True, frozen=True):
 class Control(msgspec.Struct, tag=True, frozen=True):
     """To the engine: an operator's call, answered by a ``Reply`` of the same number.
 
-    Actions: ``stats`` (counters and gauges), ``flush_cache``, ``server_info``.
+    ``tupelo.engine.control`` has the actions and what each takes in ``args``.
     """
 
     number: int
     action: str
+    args: dict[str, Any] = {}
 
 
 class Shutdown(msgspec.Struct, tag=True, frozen=True):
@@ -162,11 +164,18 @@ class Heartbeat(msgspec.Struct, tag=True, frozen=True):
 
 
 class Reply(msgspec.Struct, tag=True, frozen=True):
-    """From the engine: the answer to a ``Control``."""
+    """From the engine: the answer to a ``Control``.
+
+    Attributes:
+        value: what the action returns; where it was refused (not ``ok``), the message.
+        status, param: of a refusal, as ``RequestError`` has them.
+    """
 
     number: int
     ok: bool
     value: Any = None
+    status: int = 200
+    param: str | None = None
 
 
 HEARTBEAT_S = 0.5
@@ -176,3 +185,13 @@ FromEngine = Outputs | Progress | EngineInfo | StartFailed | Heartbeat | Reply
 encode = msgspec.msgpack.Encoder().encode
 decode_to_engine = msgspec.msgpack.Decoder(ToEngine).decode
 decode_from_engine = msgspec.msgpack.Decoder(FromEngine).decode
+
+
+def refusal(reply: Reply) -> RequestError:
+    """The error of a reply that is not ``ok``."""
+    message = str(reply.value)
+    if reply.status == InvalidRequest.status:
+        return InvalidRequest(message, param=reply.param)
+    error = RequestFailed(message, param=reply.param)
+    error.status = reply.status
+    return error

@@ -147,6 +147,14 @@ class Scheduler:
         self.counters.aborted += len(ended)
         return ended
 
+    def retract_all(self) -> int:
+        """Take slot and pages from every running request; each waits again, with the tokens that
+        it has, in the order in which they came. Returns how many. No step may be in flight."""
+        running = sorted(self.slots.running(), key=lambda entry: entry.arrived_s)
+        for entry in reversed(running):
+            self._requeue(entry)
+        return len(running)
+
     # One step
 
     def schedule(self) -> Step | None:
@@ -250,8 +258,11 @@ class Scheduler:
     def _retract(self, entry: Entry) -> None:
         """Back to the head of the queue, with the tokens known so far; the rest is computed
         again."""
-        self.counters.retractions += 1
         self._estimate.raise_after_retraction()
+        self._requeue(entry)
+
+    def _requeue(self, entry: Entry) -> None:
+        self.counters.retractions += 1
         self._release(entry)
         entry.epoch += 1
         entry.phase = Phase.WAITING
