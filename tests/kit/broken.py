@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from tupelo.backend import (
@@ -270,6 +271,24 @@ def silu_mul(x: Tensor) -> Tensor:
 def gelu_mul(x: Tensor) -> Tensor:
     """Calls the reference, under a vendor's name."""
     return OPS["gelu_mul"].reference(x)
+
+
+def layer_norm(x: Tensor, weight: Tensor, bias: Tensor | None, eps: float) -> Tensor:
+    """Takes the mean square for the variance, and leaves the mean in."""
+    wide = x.float()
+    out = wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + eps) * weight.float()
+    return (out if bias is None else out + bias.float()).to(x.dtype)
+
+
+def mlp(x: Tensor, activation: str, up: LinearWeight, down: LinearWeight) -> Tensor:
+    """Takes the tanh approximation of gelu for gelu itself."""
+    wide = F.linear(x, up.weight, up.bias)
+    if activation == "gelu_erf_mul":
+        gate, other = wide.chunk(2, dim=-1)
+        wide = F.gelu(gate) * other
+    else:
+        wide = torch.relu(wide) if activation == "relu" else F.gelu(wide, approximate="tanh")
+    return F.linear(wide, down.weight, down.bias)
 
 
 def quantize(x: Tensor) -> tuple[Tensor, Tensor]:

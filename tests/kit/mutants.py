@@ -33,7 +33,9 @@ from tests.kit.broken import (
     embedding,
     gelu_mul,
     half_only,
+    layer_norm,
     linear,
+    mlp,
     quantize,
     rms_norm,
     rope,
@@ -179,6 +181,18 @@ MUTANTS: dict[str, Mutant] = {
         "ops/linear/",
         ("ops/linear/float16/long/chosen", "ops/linear/float16/long/mutant_linear", "ops/linear/*"),
         ("ops/linear/float16/empty/chosen", "ops/linear/float32/long/chosen"),
+    ),
+    "mean_kept": Mutant(
+        _kernel(layer_norm),
+        "ops/layer_norm/",
+        ("ops/layer_norm/float32/mean_of_3/*", "ops/layer_norm/*"),
+        ("ops/layer_norm/float32/empty/chosen",),
+    ),
+    "gelu_approximated": Mutant(
+        _kernel(mlp),
+        "ops/mlp/",
+        ("ops/mlp/float32/exact_gelu/*", "ops/mlp/float32/*"),
+        tuple(f"ops/mlp/float32/{name}/chosen" for name in ("tanh", "relu", "gated")),
     ),
     "missing_scale": Mutant(
         _kernel(embedding),

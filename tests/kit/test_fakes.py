@@ -181,6 +181,7 @@ NOT_CALLED_BY_A_STEP = {
 }  # fmt: skip
 OPS_NOT_CALLED = {
     "all_reduce_add_norm": "more than one rank",
+    **dict.fromkeys(("layer_norm", "add_layer_norm", "mlp"), "models with layer norms"),
     "copy_pages": "a cache that copies",
     "merge_attention": "attention in parts",
     "moe_experts": "models with experts",

@@ -150,3 +150,25 @@ def test_fused_equals_composed_to_the_bit(ops: LinearOps, library: NativeLibrary
     got = ops.add_norm_linear(x, x, norm, EPS, gate_up)
     assert torch.equal(got[0], ops.linear(normed, gate_up))
     assert torch.equal(got[1], total)
+
+
+@pytest.mark.parametrize("activation", ["gelu_erf", "gelu_tanh", "relu", "gelu_erf_mul"])
+@pytest.mark.parametrize(("hidden", "inner"), [(64, 128), (33, 7), (96, 161)])
+def test_mlp_without_norm(ops: LinearOps, activation: str, hidden: int, inner: int) -> None:
+    """Values from -8 to 8 before the activation: both of its tails, and what lies between."""
+    gated = activation.endswith("_mul")
+    up = make_weight((2 if gated else 1) * inner, hidden, bias=True)
+    down = make_weight(hidden, inner, bias=True, seed=1)
+    plain = {
+        "gelu_erf": torch.nn.functional.gelu,
+        "gelu_tanh": lambda x: torch.nn.functional.gelu(x, approximate="tanh"),
+        "relu": torch.relu,
+        "gelu_erf_mul": lambda x: torch.nn.functional.gelu(x[:, :inner]) * x[:, inner:],
+    }[activation]
+    for rows in (0, 1, 3, 17):
+        x = 3 * draw(rows, hidden, seed=rows)
+        want = product(plain(product(x, up)), down)
+        close(ops.mlp(x, activation, ops.pack(up), ops.pack(down)), want)
+    x = 3 * draw(17, hidden)
+    whole = ops.mlp(x, activation, ops.pack(up), ops.pack(down))
+    assert torch.equal(whole[5:6], ops.mlp(x[5:6], activation, ops.pack(up), ops.pack(down)))

@@ -32,6 +32,20 @@ def all_reduce_add_norm(
     return add_rms_norm(x, residual, weight, eps)
 
 
+def layer_norm(x: Array, weight: Array, bias: Array | None, eps: float) -> Array:
+    """Centred, divided by the standard deviation, scaled and shifted."""
+    centred = x - x.mean(-1, keepdims=True)
+    out = centred / np.sqrt((centred**2).mean(-1, keepdims=True) + eps) * weight
+    return out if bias is None else out + bias
+
+
+def add_layer_norm(
+    x: Array, residual: Array, weight: Array, bias: Array | None, eps: float
+) -> tuple[Array, Array]:
+    """The sum, normed, and the sum."""
+    return layer_norm(x + residual, weight, bias, eps), x + residual
+
+
 def rope(x: Array, positions: Array, cos_sin: Array) -> Array:
     """Pairs (i, i + d/2) as complex numbers, turned."""
     out, half = x.copy(), cos_sin.shape[1] // 2
@@ -103,6 +117,23 @@ def gated_mlp(x: Array, activation: str, gate_up: LinearWeight, down: LinearWeig
     """Product, gate, product."""
     gate = {"silu": silu_mul, "gelu": gelu_mul}[activation]
     return linear(gate(linear(x, gate_up)), down)
+
+
+def gelu_erf(x: Array) -> Array:
+    """``x`` times the normal distribution's share below it."""
+    return x * 0.5 * np.vectorize(math.erfc, otypes=[np.float64])(-x / math.sqrt(2))
+
+
+def mlp(x: Array, activation: str, up: LinearWeight, down: LinearWeight) -> Array:
+    """Product, activation, product."""
+    wide, half = linear(x, up), up.out_features // 2
+    inner = {
+        "gelu_erf": lambda: gelu_erf(wide),
+        "gelu_tanh": lambda: gelu(wide),
+        "relu": lambda: np.maximum(wide, 0),
+        "gelu_erf_mul": lambda: gelu_erf(wide[:, :half]) * wide[:, half:],
+    }[activation]()
+    return linear(inner, down)
 
 
 def moe_route(logits: Array, top_k: int, renormalize: bool) -> tuple[Array, Array]:

@@ -38,7 +38,10 @@ def test_every_op_has_the_hard_samples(op: str) -> None:
     found = {sample.id for sample in OPS[op].samples()}
     assert found >= {"typical", "one_row", "empty", "strided", "large"}
     assert len(found) == len(list(OPS[op].samples()))
-    if op in ("rms_norm", "linear", "add_norm_linear", "gated_mlp", "moe_experts"):
+    if op in (
+        *("rms_norm", "layer_norm", "linear", "add_norm_linear", "gated_mlp", "mlp"),
+        "moe_experts",
+    ):
         assert "long" in found
 
 

@@ -11,8 +11,9 @@ from tupelo.ops import OpCall
 from tupelo.specs import NO_QUANT
 from tupelo_cpu.native.bindings import NativeLibrary
 
-SILU, GELU_TANH = 0, 1  # as in vec.h
+SILU, GELU_TANH, GELU_ERF, RELU = 0, 1, 2, 3  # as in vec.h
 ACTIVATION_CODES = {"silu": SILU, "gelu": GELU_TANH}
+MLP_CODES = {"gelu_erf": GELU_ERF, "gelu_tanh": GELU_TANH, "relu": RELU, "gelu_erf_mul": GELU_ERF}
 
 
 def dense(x: Tensor) -> Tensor:

@@ -1,7 +1,8 @@
 """The native kernels as records of the contract."""
 
 from tupelo.backend import Kernel, Tier
-from tupelo_cpu.elementwise import ElementwiseOps, supports
+from tupelo.ops import OpCall
+from tupelo_cpu.elementwise import MLP_CODES, ElementwiseOps, supports
 from tupelo_cpu.linear import LinearOps
 from tupelo_cpu.moe import moe_experts
 from tupelo_cpu.native.bindings import NativeLibrary
@@ -44,5 +45,20 @@ def native_kernels(library: NativeLibrary) -> tuple[Kernel, ...]:
             )
             for fn in packed
         )
-        + (by_token,)
+        + (
+            Kernel(
+                op="mlp",
+                name="native_mlp",
+                fn=linear.mlp,
+                tier=Tier.VENDOR,
+                supports=_supports_mlp,
+                pack=pack,
+            ),
+            by_token,
+        )
     )
+
+
+def _supports_mlp(call: OpCall) -> str | None:
+    activation = dict(call.statics)["activation"]
+    return supports(call) if activation in MLP_CODES else f"no activation {activation!r}"

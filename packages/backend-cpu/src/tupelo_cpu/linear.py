@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from tupelo.ops import LinearWeight
-from tupelo_cpu.elementwise import ACTIVATION_CODES, dense
+from tupelo_cpu.elementwise import ACTIVATION_CODES, MLP_CODES, dense
 from tupelo_cpu.native.bindings import NativeLibrary, PackedWeightStruct
 
 
@@ -48,6 +48,8 @@ class LinearOps:
         self._pack = library.pack
         self._linear = library.linear
         self._gated_mlp = library.gated_mlp
+        self._activate = library.activate
+        self._gate_mul = library.gate_mul
         self._add_norm_linear = library.add_norm_linear
 
     def pack(self, weight: LinearWeight) -> PackedLinear:
@@ -94,6 +96,18 @@ class LinearOps:
             torch.get_num_threads(),
         )
         return out
+
+    def mlp(self, x: Tensor, activation: str, up: PackedLinear, down: PackedLinear) -> Tensor:
+        """As ``tupelo.ops.linear.mlp``."""
+        wide = self.linear(x, up)
+        rows, width = wide.shape
+        code, threads = MLP_CODES[activation], torch.get_num_threads()
+        if not activation.endswith("_mul"):
+            self._activate(wide.data_ptr(), wide.data_ptr(), rows, width, code, threads)
+            return self.linear(wide, down)
+        out = torch.empty(rows, width // 2)
+        self._gate_mul(wide.data_ptr(), out.data_ptr(), rows, width // 2, code, threads)
+        return self.linear(out, down)
 
     def add_norm_linear(
         self,

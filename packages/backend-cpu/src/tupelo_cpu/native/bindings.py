@@ -27,6 +27,8 @@ _SIGNATURES: dict[str, tuple[object, ...]] = {
     "add_rms_norm": (*[_POINTER] * 5, _LONG, _LONG, _FLOAT, _INT),
     # x, out, rows, width, activation, threads
     "gate_mul": (*[_POINTER] * 2, _LONG, _LONG, _INT, _INT),
+    # x, out, rows, width, activation, threads
+    "activate": (*[_POINTER] * 2, _LONG, _LONG, _INT, _INT),
     # qkv, positions, cos_sin, q_norm, k_norm, eps, num_heads, num_kv_heads, head_dim,
     # max_positions, rotary_dim, q, k, v, rows, threads
     "norm_rope_qkv": (*[_POINTER] * 5, _FLOAT, *[_LONG] * 5, *[_POINTER] * 3, _LONG, _INT),

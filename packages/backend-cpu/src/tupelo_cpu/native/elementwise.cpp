@@ -51,6 +51,12 @@ ONE_COPY void gate_row(const float* gate, const float* up, float* out, int64_t w
   }
 }
 
+static ONE_COPY void activate_row(const float* x, float* out, int64_t width, int activation) {
+  int64_t i = 0;
+  for (; i + VL <= width; i += VL) store(out + i, activate(load(x + i), activation));
+  if (i < width) store_n(out + i, activate(load_n(x + i, width - i), activation), width - i);
+}
+
 static ONE_COPY void rotate_head(const float* x, const float* cos_sin, float* out, int64_t rotary_dim, int64_t head_dim) {
   int64_t half = rotary_dim / 2, i = 0;
   const float* sin = cos_sin + half;
@@ -93,6 +99,14 @@ void tupelo_gate_mul(const float* x, float* out, int64_t rows, int64_t width, in
       const float* gate = x + r * 2 * width;
       gate_row(gate, gate + width, out + r * width, width, activation);
     }
+  });
+}
+
+// x and out may be one.
+void tupelo_activate(const float* x, float* out, int64_t rows, int64_t width, int activation, int threads) {
+  parallel(row_threads(rows, 4 * width, threads), [&](int t, int n) {
+    for (int64_t r = rows * t / n; r < rows * (t + 1) / n; r++)
+      activate_row(x + r * width, out + r * width, width, activation);
   });
 }
 

@@ -117,9 +117,34 @@ static INLINE vf gelu_tanh(vf x) {
   return x / (splat(1.0f) + vexp(-(u + u)));
 }
 
-enum Activation { SILU = 0, GELU_TANH = 1 };
+// GELU itself, x Phi(x), by the tail of the normal distribution, which keeps its digits on both sides:
+// Phi(-|x|) = erfc(z)/2 with z = |x|/sqrt(2); erfc by formula 7.1.26 of Abramowitz and Stegun, within 1.5e-7.
+static INLINE vf gelu_erf(vf x) {
+  vf z = vmax(x, -x) * splat(0.70710678118654752f);
+  vf t = splat(1.0f) / (splat(1.0f) + splat(0.3275911f) * z);
+  vf p = splat(1.061405429f);
+  p = p * t + splat(-1.453152027f);
+  p = p * t + splat(1.421413741f);
+  p = p * t + splat(-0.284496736f);
+  p = p * t + splat(0.254829592f);
+  vf tail = splat(0.5f) * p * t * vexp(-(z * z));
+  return x * (x < splat(0.0f) ? tail : splat(1.0f) - tail);
+}
 
-static INLINE vf activate(vf x, int activation) { return activation == SILU ? silu(x) : gelu_tanh(x); }
+enum Activation { SILU = 0, GELU_TANH = 1, GELU_ERF = 2, RELU = 3 };
+
+static INLINE vf activate(vf x, int activation) {
+  switch (activation) {
+    case SILU:
+      return silu(x);
+    case GELU_TANH:
+      return gelu_tanh(x);
+    case GELU_ERF:
+      return gelu_erf(x);
+    default:
+      return vmax(x, splat(0.0f));
+  }
+}
 
 // ---- transpose of VL x VL floats ----------------------------------------------------------------
 // Stage S exchanges the off-diagonal S x S sub-blocks of every 2S x 2S block.

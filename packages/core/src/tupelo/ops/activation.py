@@ -1,8 +1,14 @@
-"""Gated activations: the first half of the last axis, activated, times the second half.
+"""Activations: gated ones, where the first half of the last axis, activated, multiplies the second
+half, and plain ones.
 
-Source: Shazeer, "GLU Variants Improve Transformer", 2020.
+Source: Shazeer, "GLU Variants Improve Transformer", 2020; Hendrycks and Gimpel, "Gaussian Error
+Linear Units", 2016.
 """
 
+from collections.abc import Callable
+from functools import partial
+
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -35,3 +41,18 @@ def gelu_mul(x: Tensor) -> Tensor:
 
 ACTIVATIONS = {"silu": silu_mul, "gelu": gelu_mul}
 """By the name that ``gated_mlp`` takes."""
+
+
+def gelu_erf_mul(x: Tensor) -> Tensor:
+    """``gelu(x[:, :n]) * x[:, n:]`` with the exact gelu; (num_tokens, 2 * n) to (num_tokens, n)."""
+    gate, up = x.chunk(2, dim=-1)
+    return F.gelu(gate) * up
+
+
+MLP_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "gelu_erf": F.gelu,
+    "gelu_tanh": partial(F.gelu, approximate="tanh"),
+    "relu": torch.relu,
+    "gelu_erf_mul": gelu_erf_mul,
+}
+"""By the name that ``mlp`` takes; one that ends in ``_mul`` halves the last axis."""

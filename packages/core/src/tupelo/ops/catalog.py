@@ -11,10 +11,10 @@ from functools import partial
 from tupelo.ops.activation import gelu_mul, silu_mul
 from tupelo.ops.collective import all_reduce_add_norm
 from tupelo.ops.embedding import embedding
-from tupelo.ops.linear import add_norm_linear, gated_mlp, linear
+from tupelo.ops.linear import add_norm_linear, gated_mlp, linear, mlp
 from tupelo.ops.merge import merge_attention
 from tupelo.ops.moe import moe_experts, moe_route
-from tupelo.ops.norm import add_rms_norm, rms_norm
+from tupelo.ops.norm import add_layer_norm, add_rms_norm, layer_norm, rms_norm
 from tupelo.ops.pages import copy_pages
 from tupelo.ops.quantize import quantize
 from tupelo.ops.rope import norm_rope_qkv, rope
@@ -29,6 +29,7 @@ from tupelo.ops.samples_elementwise import (
     rms_norm_samples,
     rope_samples,
 )
+from tupelo.ops.samples_encoder import add_layer_norm_samples, layer_norm_samples, mlp_samples
 from tupelo.ops.samples_linear import (
     add_norm_linear_samples,
     gated_mlp_samples,
@@ -62,6 +63,24 @@ ELEMENTWISE = {
     "float16": (
         Tolerance(
             absolute=3e-4, relative=3 * 2**-11, reason="up to three roundings of 2^-11, as above"
+        ),
+    ),
+}
+
+ADD_LAYER_NORM = {
+    **ELEMENTWISE,
+    "bfloat16": (
+        Tolerance(
+            absolute=3.2e-2,
+            relative=3 * 2**-8,
+            reason="sums of up to 8 standard deviations are rounded by 2^-8 before their mean goes",
+        ),
+    ),
+    "float16": (
+        Tolerance(
+            absolute=4e-3,
+            relative=3 * 2**-11,
+            reason="sums of up to 8 standard deviations are rounded by 2^-11, as above",
         ),
     ),
 }
@@ -176,6 +195,22 @@ OPS: dict[str, OpSpec] = {
             row_args=_ADDED,
         ),
         OpSpec(
+            name="layer_norm",
+            reference=layer_norm,
+            samples=layer_norm_samples,
+            call_axes=("hidden_size",),
+            tolerances=ELEMENTWISE,
+            row_args=("x",),
+        ),
+        OpSpec(
+            name="add_layer_norm",
+            reference=add_layer_norm,
+            samples=add_layer_norm_samples,
+            call_axes=("hidden_size",),
+            tolerances=ADD_LAYER_NORM,
+            row_args=_ADDED,
+        ),
+        OpSpec(
             name="rope",
             reference=rope,
             samples=rope_samples,
@@ -229,6 +264,14 @@ OPS: dict[str, OpSpec] = {
             name="gated_mlp",
             reference=gated_mlp,
             samples=gated_mlp_samples,
+            call_axes=("hidden_size", "intermediate_size"),
+            tolerances=COMPOSED,
+            row_args=("x",),
+        ),
+        OpSpec(
+            name="mlp",
+            reference=mlp,
+            samples=mlp_samples,
             call_axes=("hidden_size", "intermediate_size"),
             tolerances=COMPOSED,
             row_args=("x",),

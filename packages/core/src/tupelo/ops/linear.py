@@ -3,7 +3,7 @@
 import torch.nn.functional as F
 from torch import Tensor
 
-from tupelo.ops.activation import ACTIVATIONS
+from tupelo.ops.activation import ACTIVATIONS, MLP_ACTIVATIONS
 from tupelo.ops.norm import add_rms_norm, rms_norm
 from tupelo.ops.weight import LinearWeight
 
@@ -54,3 +54,18 @@ def gated_mlp(x: Tensor, activation: str, gate_up: LinearWeight, down: LinearWei
         (num_tokens, hidden_size).
     """
     return linear(ACTIVATIONS[activation](linear(x, gate_up)), down)
+
+
+def mlp(x: Tensor, activation: str, up: LinearWeight, down: LinearWeight) -> Tensor:
+    """``linear(act(linear(x, up)), down)``.
+
+    Args:
+        x: (num_tokens, hidden_size).
+        activation: a name of ``MLP_ACTIVATIONS``.
+        up: (intermediate_size, hidden_size), twice as many rows for an activation that multiplies.
+        down: (hidden_size, intermediate_size).
+
+    Returns:
+        (num_tokens, hidden_size).
+    """
+    return linear(MLP_ACTIVATIONS[activation](linear(x, up)), down)

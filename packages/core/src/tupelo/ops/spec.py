@@ -36,8 +36,9 @@ class OpCall:
         max_rows: the row bucket: largest number of rows of the calls that the choice is for; None:
             any.
         scheme: quantisation of the weights.
-        statics: the op's hashable options: ``activation`` (gated_mlp, moe_experts), ``qk_norm``
-            (norm_rope_qkv), and ``("norm_dtype", "float32")`` where a norm's weight stays float32.
+        statics: the op's hashable options: ``activation`` (gated_mlp, mlp, moe_experts),
+            ``qk_norm`` (norm_rope_qkv), and ``("norm_dtype", "float32")`` where a norm's weight
+            stays float32.
     """
 
     op: str
