@@ -49,6 +49,9 @@ from tupelo.ops import OPS
 
 __all__ = ["BASE", "MUTANTS", "Mutant", "wrong_share"]
 
+INVARIANT = replace(BASE.capabilities, batch_invariant=("float32",))
+"""What the defaults are not."""
+
 
 @dataclass(frozen=True)
 class Mutant:
@@ -258,10 +261,22 @@ MUTANTS: dict[str, Mutant] = {
         ("runner/scores",),
     ),
     "batch_invariance_overclaimed": Mutant(
-        replace(BASE, capabilities=replace(BASE.capabilities, batch_invariant=("float32",))),
+        replace(BASE, capabilities=INVARIANT),
         "ops/moe_experts/",
         ("ops/moe_experts/float32/batch_invariant",),
         ("ops/moe_experts/float32/typical/chosen",),
+    ),
+    "batch_invariance_overclaimed_in_attention": Mutant(
+        replace(BASE, capabilities=INVARIANT),
+        "attention/",
+        ("attention/batch_invariant/float32",),
+        ("attention/many_rows", "attention/dtype/float32_kv_float32"),
+    ),
+    "batch_invariance_overclaimed_in_the_engine": Mutant(
+        replace(BASE, capabilities=INVARIANT),
+        "engine/llama/",
+        ("engine/llama/batch_invariant",),
+        ("engine/llama/logprobs", "engine/llama/sampled"),
     ),
     "signature_differs": Mutant(
         replace(

@@ -73,6 +73,10 @@ def engine_cases(target: Target) -> Iterator[Case]:
         ]
         for case, method in cases:
             yield Case(f"engine/{name}/{case}", 3, partial(method, target.backend), skip)
+        if target.dtype not in has.batch_invariant:
+            skip = skip or f"the backend does not declare batch_invariant in {target.dtype}"
+        run = partial(expected.batch_invariant, target.backend)
+        yield Case(f"engine/{name}/batch_invariant", 3, run, skip)
 
 
 class _Expected:
@@ -142,6 +146,29 @@ class _Expected:
                 f"prompt {index}: {ours} with few pages, {theirs} with many",
             )
 
+    def batch_invariant(self, backend: Backend) -> None:
+        """Every bit of every log-probability is the same, whatever a request runs beside."""
+        params = {"temperature": 0.9, "top_p": 0.95, "seed": 5, "frequency_penalty": 0.4}
+        params |= {"max_new_tokens": 2 * NEW_TOKENS, "ignore_eos": True}
+        whole: dict[str, Any] = {"chunked_prefill_size": 0, "batch_invariant": True}
+        want = self._run(
+            backend, params, one_by_one=True, scores=True, disable_radix_cache=True, **whole
+        )
+        surroundings: dict[str, dict[str, Any]] = {
+            "together": whole,
+            "in chunks": {"chunked_prefill_size": 16, "disable_radix_cache": True},
+            "with two steps in flight": {"chunked_prefill_size": 64, "pipeline_depth": 2},
+            "after a cached prefix": {"one_by_one": True, "prompt_scores": False},
+        }
+        for name, settings in surroundings.items():
+            settings = {"scores": True, "batch_invariant": True} | settings
+            got = self._run(backend, params, **settings)
+            for index, (a, b) in enumerate(zip(got, want, strict=True)):
+                fields = ["output_token_logprobs", "input_token_logprobs"]
+                for field in fields if settings.get("prompt_scores", True) else fields[:1]:
+                    same = a["meta_info"][field] == b["meta_info"][field]
+                    check(same, f"prompt {index}: {field} differ {name} and alone")
+
     def replies(self) -> list[Reply]:
         """The reference's, scored."""
         if not self._replies:
@@ -189,6 +216,7 @@ class _Expected:
         *,
         one_by_one: bool = False,
         scores: bool = False,
+        prompt_scores: bool = True,
         **options: Any,
     ) -> list[Reply]:
         """One engine, all prompts, one after another or together."""
@@ -202,7 +230,8 @@ class _Expected:
         }
         wanted: dict[str, Any] = {}
         if scores:
-            wanted = {"return_logprob": True, "logprob_start_len": 0, "top_logprobs_num": 2}
+            start = 0 if prompt_scores else -1
+            wanted = {"return_logprob": True, "logprob_start_len": start, "top_logprobs_num": 2}
         config = EngineConfig(**(settings | options))
         with Engine(config, backend=backend, source=self._setup.source) as engine:
             if not one_by_one:
