@@ -14,7 +14,12 @@ from tupelo.errors import ConfigError
 
 
 def option(
-    default: Any, help: str, *, choices: tuple[str, ...] = (), low: float | None = None
+    default: Any,
+    help: str,
+    *,
+    choices: tuple[str, ...] = (),
+    low: float | None = None,
+    secret: bool = False,
 ) -> Any:
     """Declare an option of a config dataclass.
 
@@ -23,8 +28,10 @@ def option(
         help: one sentence for people, with the unit.
         choices: allowed values of a string option.
         low: smallest allowed value of a number.
+        secret: the value is shown nowhere.
     """
-    return field(default=default, metadata={"help": help, "choices": choices, "low": low})
+    metadata = {"help": help, "choices": choices, "low": low, "secret": secret}
+    return field(default=default, metadata=metadata)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,5 +1,7 @@
 """The application: routes, error replies, and the guard around them."""
 
+from copy import copy
+
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
 from starlette._utils import get_route_path
@@ -10,14 +12,18 @@ from starlette.types import ASGIApp
 
 from tupelo.errors import RequestError, TemplateError
 from tupelo_server import __version__
+from tupelo_server.access import Access, AccessTable, access_of
+from tupelo_server.config import ServerConfig
 from tupelo_server.errors import (
     ClientGone,
     MethodNotAllowed,
     NotFound,
     as_request_error,
     error_body,
+    error_headers,
 )
 from tupelo_server.guard import Guard
+from tupelo_server.keys import KeyRing
 from tupelo_server.routes import chat, completions, control, generate, health, models, text
 from tupelo_server.state import ServerState
 from tupelo_server.wire import JsonResponse
@@ -41,7 +47,6 @@ def create_api(state: ServerState) -> FastAPI:
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
-        generate_unique_id_function=_operation,
         exception_handlers={
             RequestError: _refused,
             TemplateError: _refused,
@@ -51,18 +56,30 @@ def create_api(state: ServerState) -> FastAPI:
         },
     )
     api.state.server = state
+    has_admin = bool(state.config.admin_api_keys) or state.config.enable_admin_routes
     for router in ROUTERS:
-        api.include_router(router)
+        # One flat list, for the guard reads the routes, and the router walks over them.
+        for route in map(copy, router.routes):
+            assert isinstance(route, APIRoute)
+            route.operation_id = _operation(route)
+            route.include_in_schema = has_admin or access_of(route) is not Access.ADMIN
+            api.router.routes.append(route)
     return api
 
 
 def create_app(state: ServerState) -> ASGIApp:
     """The whole ASGI application."""
+    return guarded(create_api(state), state.config)
+
+
+def guarded(api: FastAPI, config: ServerConfig) -> ASGIApp:
+    """``api`` behind its guard, which knows the routes that it has now."""
     return Guard(
-        create_api(state),
-        api_keys=state.config.api_keys,
-        max_body_bytes=state.config.max_body_bytes,
-        root_path=state.config.root_path,
+        api,
+        keys=KeyRing(config.api_keys, config.admin_api_keys, open_admin=config.enable_admin_routes),
+        table=AccessTable(api.routes),
+        max_body_bytes=config.max_body_bytes,
+        root_path=config.root_path,
     )
 
 
@@ -90,4 +107,4 @@ async def _gone(request: Request, error: Exception) -> Response:
 
 def _reply(request: Request, error: RequestError) -> Response:
     body = error_body(error, get_route_path(request.scope))
-    return JsonResponse(body, status_code=error.status)
+    return JsonResponse(body, status_code=error.status, headers=error_headers(error))

@@ -1,7 +1,9 @@
 """Options of the HTTP side, each declared once; the server's environment is read here too."""
 
+import ipaddress
 import os
 from dataclasses import dataclass
+from pathlib import Path
 
 from tupelo.config import check_options, option
 from tupelo.errors import ConfigError
@@ -17,7 +19,25 @@ class ServerConfig:
     port: int = option(30000, "port to listen on; 0 takes a free one", low=0)
     root_path: str = option("", "path prefix under which a proxy shows the server, such as /llm")
     api_key: str = option(
-        "", "keys that open the API, separated by commas; better given as TUPELO_API_KEY"
+        "",
+        "keys that open the API, separated by commas; better given as TUPELO_API_KEY, for other "
+        "users of the machine see command lines",
+        secret=True,
+    )
+    api_key_file: str = option("", "file with more such keys, one a line; lines with # are skipped")
+    admin_api_key: str = option(
+        "",
+        "keys that open the administrators' routes too; better given as TUPELO_ADMIN_API_KEY",
+        secret=True,
+    )
+    admin_api_key_file: str = option("", "file with more such keys, one a line")
+    enable_admin_routes: bool = option(
+        False,
+        "open the administrators' routes without an admin key; only where the server listens on "
+        "this machine alone",
+    )
+    share_cache_across_keys: bool = option(
+        False, "callers with different keys may use each other's cached prefixes"
     )
     chat_template: str = option("", "file with the chat template to use instead of the model's")
     max_body_bytes: int = option(32 << 20, "largest request body in bytes", low=1)
@@ -46,19 +66,65 @@ class ServerConfig:
             raise ConfigError(
                 f"--root-path: got {self.root_path!r}; must begin with a slash and not end with one"
             )
+        both = set(self.api_keys) & set(self.admin_api_keys)
+        if both:
+            raise ConfigError("a key is given as an API key and as an admin key; use two keys")
+        if self.enable_admin_routes and self.admin_api_keys:
+            raise ConfigError("--enable-admin-routes is for a server without an admin key")
+        if self.enable_admin_routes and not is_loopback(self.host):
+            raise ConfigError(
+                f"--enable-admin-routes: --host {self.host} is open to others; "
+                "give --admin-api-key instead"
+            )
 
     @property
     def api_keys(self) -> tuple[str, ...]:
         """Every key that opens the API; none means that the API is open."""
-        return tuple(split_keys(self.api_key))
+        return (*split_keys(self.api_key), *_keys_of("--api-key-file", self.api_key_file))
+
+    @property
+    def admin_api_keys(self) -> tuple[str, ...]:
+        """Every key that opens the administrators' routes."""
+        given = _split(self.admin_api_key or os.environ.get("TUPELO_ADMIN_API_KEY", ""))
+        return (*given, *_keys_of("--admin-api-key-file", self.admin_api_key_file))
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches an address."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def split_keys(given: str) -> list[str]:
     """API keys of a comma-separated list; where none is given, of ``TUPELO_API_KEY``."""
-    text = given or os.environ.get("TUPELO_API_KEY", "")
-    return [key.strip() for key in text.split(",") if key.strip()]
+    return _split(given or os.environ.get("TUPELO_API_KEY", ""))
 
 
 def client_key(given: str) -> str:
     """The key that a client sends: the given one, else the first of ``TUPELO_API_KEY``."""
     return next(iter(split_keys(given)), "")
+
+
+def _split(text: str) -> list[str]:
+    return [key.strip() for key in text.split(",") if key.strip()]
+
+
+def _keys_of(flag: str, path: str) -> list[str]:
+    """The keys in a file.
+
+    Raises:
+        ConfigError: unreadable, or without a key: an empty file must not open the server.
+    """
+    if not path:
+        return []
+    try:
+        lines = Path(path).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is not UTF-8"
+        raise ConfigError(f"{flag} {path}: {reason}; give a readable text file") from None
+    keys = [line.strip() for line in lines if line.strip() and not line.strip().startswith("#")]
+    if not keys:
+        raise ConfigError(f"{flag} {path}: there is no key in it; give one a line")
+    return keys

@@ -4,6 +4,7 @@ Ids that clients choose never reach the engine. A client's id only names its own
 ``abort``; the engine knows ids that are made here.
 """
 
+import asyncio
 import itertools
 from collections.abc import AsyncGenerator, Iterable, Sequence
 from contextlib import aclosing
@@ -12,7 +13,7 @@ from typing import Any, Protocol
 
 from tupelo.engine.client import Health
 from tupelo.engine.messages import EngineInfo, Output
-from tupelo.errors import InvalidRequest
+from tupelo.errors import EngineUnavailable, InvalidRequest
 from tupelo.request import FinishReason, Request
 from tupelo_server.generation import Delta, Job, SampleStream
 from tupelo_server.merge import merge
@@ -55,6 +56,9 @@ class Frontend:
         self._metrics = metrics
         self._numbers = itertools.count()
         self._live: dict[tuple[str, str], set[str]] = {}
+        self._closed = False
+        self._idle = asyncio.Event()
+        self._idle.set()
 
     @property
     def info(self) -> EngineInfo:
@@ -66,6 +70,14 @@ class Frontend:
         """Samples being worked on."""
         return sum(map(len, self._live.values()))
 
+    def close(self) -> None:
+        """Take no new jobs; those that run go on."""
+        self._closed = True
+
+    async def idle(self) -> None:
+        """Wait until nothing runs."""
+        await self._idle.wait()
+
     def run(self, jobs: Sequence[Job], owner: str) -> AsyncGenerator[Delta, None]:
         """Deltas of all samples of all jobs, as they come; sample j of job i has index
         ``sum(n of the jobs before i) + j``. Closing the generator aborts what still runs.
@@ -75,7 +87,10 @@ class Frontend:
 
         Raises:
             InvalidRequest, ContextLengthExceeded: at once, before the engine hears of any.
+            EngineUnavailable: the server is stopping.
         """
+        if self._closed:
+            raise EngineUnavailable("the server is stopping; send the request to another one")
         if not 0 < sum(job.params.n for job in jobs) <= MAX_SAMPLES:
             raise InvalidRequest(f"a request may ask for 1 to {MAX_SAMPLES} samples", param="n")
         streams: list[AsyncGenerator[Delta, None]] = []
@@ -121,6 +136,7 @@ class Frontend:
         rid = f"s{next(self._numbers)}"
         key = (owner, job.rid)
         self._live.setdefault(key, set()).add(rid)
+        self._idle.clear()
         clock = SampleClock(self._metrics, len(job.prompt.ids), streamed=request.stream)
         stream = SampleStream(job, index, self.prompts.tokenizer)
         ended = False
@@ -136,3 +152,5 @@ class Frontend:
             self._live[key].discard(rid)
             if not self._live[key]:
                 del self._live[key]
+            if not self._live:
+                self._idle.set()

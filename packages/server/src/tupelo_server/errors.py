@@ -13,6 +13,9 @@ logger = logging.getLogger(__name__)
 
 INTERNAL = "internal server error; the server's log has the details"
 
+RETRY_AFTER_S = 1
+"""What an overloaded, starting or stopping server asks a client to wait."""
+
 _TYPES = {
     401: "authentication_error",
     403: "permission_error",
@@ -99,6 +102,15 @@ def error_body(error: RequestError, path: str) -> dict[str, Any]:
     if isinstance(error, SchemaError) and path == "/generate":
         return {"error": message}
     return {"error": {"message": message}}
+
+
+def error_headers(error: RequestError) -> dict[str, str]:
+    """Headers that belong to an error's status: how to authenticate, when to come back."""
+    if isinstance(error, Unauthorized):
+        return {"www-authenticate": "Bearer"}
+    if error.status in (429, 503):
+        return {"retry-after": str(RETRY_AFTER_S)}
+    return {}
 
 
 def error_event(error: RequestError) -> dict[str, Any]:

@@ -1,45 +1,61 @@
-"""What stands in front of every route: API keys, the body limit, and the last net for errors.
+"""What stands in front of every route: keys, the body limit, and the last net for errors.
 
-Plain ASGI, around the whole application. A path is public only if it equals one of
-``PUBLIC_PATHS``; the path compared is the very string that the router matches, and everything
-else needs a key, whether it exists or not.
+Plain ASGI, around the whole application. What a path needs stands in ``access.py``; the path looked
+up is the very string that the router matches, and one that has no route needs a key as well.
 """
-
-import hashlib
-import hmac
-import logging
-from collections.abc import Sequence
 
 from starlette._utils import get_route_path
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from tupelo.errors import RequestError
-from tupelo_server.access import GRANTED, Access
-from tupelo_server.errors import BodyTooLarge, Unauthorized, as_request_error, error_body
+from tupelo_server.access import Access, AccessTable
+from tupelo_server.context import CONTEXT, RequestContext, read_headers
+from tupelo_server.errors import (
+    BodyTooLarge,
+    Forbidden,
+    NotFound,
+    Unauthorized,
+    as_request_error,
+    error_body,
+    error_headers,
+)
+from tupelo_server.keys import Caller, KeyRing, bearer
 from tupelo_server.wire import JsonResponse
 
-logger = logging.getLogger(__name__)
-
-PUBLIC_PATHS = frozenset({"/health", "/health_generate", "/ready", "/metrics"})
-OWNER = "tupelo.owner"
-"""Key of the ASGI scope under which the guard leaves who asks: a digest of the key, or ""."""
+CALLER = "tupelo.caller"
+"""Key of the ASGI scope under which the guard leaves who asks (a ``Caller``)."""
+RULE = "tupelo.rule"
+"""Key of the ASGI scope under which it leaves what it knows of the path (a ``Rule``)."""
 
 
 class Guard:
     """Checks the key and the size of each request before the application sees it."""
 
     def __init__(
-        self, app: ASGIApp, *, api_keys: Sequence[str], max_body_bytes: int, root_path: str = ""
+        self,
+        app: ASGIApp,
+        *,
+        keys: KeyRing,
+        table: AccessTable,
+        max_body_bytes: int,
+        root_path: str = "",
+        always_timing: bool = False,
+        share_cache: bool = False,
     ) -> None:
-        """Guard ``app``. Keys are kept as digests; no key at all opens every route.
+        """Guard ``app``.
 
         Args:
             root_path: prefix that a path may have; whether a proxy keeps it does not matter.
+            always_timing: every reply tells its timing. share_cache: callers with different keys
+                may use each other's cached prefixes.
         """
         self._app = app
-        self._root_path = root_path
-        self._digests = [_digest(key.encode()) for key in api_keys]
+        self._keys = keys
+        self._table = table
         self._max_body_bytes = max_body_bytes
+        self._root_path = root_path
+        self._always_timing = always_timing
+        self._share_cache = share_cache
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -55,8 +71,8 @@ class Guard:
             await send(message)
 
         try:
-            scope[OWNER] = self._owner(scope, path)
-            scope[GRANTED] = Access.ADMIN  # whoever may ask at all
+            scope[CALLER] = caller = self._admit(scope, path)
+            CONTEXT.set(self._context(scope, caller))
             await self._app(scope, self._limited(scope, receive), sending)
         except RequestError as error:
             await _refuse(error, path, scope, receive, send)
@@ -64,22 +80,38 @@ class Guard:
             if not started:  # else the application has answered and logged it
                 await _refuse(as_request_error(error), path, scope, receive, send)
 
-    def _owner(self, scope: Scope, path: str) -> str:
-        """Who asks.
+    def _admit(self, scope: Scope, path: str) -> Caller:
+        """Who asks, if the route is open to them.
 
         Raises:
             Unauthorized: the route needs a key and none that is known was sent.
+            Forbidden: it needs the admin key, and another was sent.
+            NotFound: it is an administrator's, and the server has none.
         """
-        if not self._digests or path in PUBLIC_PATHS or scope["method"] == "OPTIONS":
-            return ""
-        found = ""
-        given = _digest(_bearer(scope))
-        for digest in self._digests:  # all of them, so that time tells nothing
-            if hmac.compare_digest(digest, given):
-                found = digest.hex()
-        if not found:
+        rule = scope[RULE] = self._table.find(path)
+        caller = self._keys.caller(bearer(scope["headers"]))
+        if caller.access >= rule.access:
+            if rule.access is Access.ADMIN and not caller.known:
+                _refuse_browsers(scope)
+            return caller
+        if caller.access is Access.PUBLIC:
             raise Unauthorized("a valid API key is needed: send 'Authorization: Bearer KEY'")
-        return found
+        if not self._keys.has_admin:
+            raise NotFound(
+                "this route is switched off; the server's option --admin-api-key switches it on",
+                code="admin_disabled",
+            )
+        if caller.known:
+            raise Forbidden("this route needs the admin key")
+        raise Unauthorized("this route needs the admin key: send 'Authorization: Bearer KEY'")
+
+    def _context(self, scope: Scope, caller: Caller) -> RequestContext:
+        timing, timeout_s = read_headers(scope["headers"])
+        return RequestContext(
+            timing=timing or self._always_timing,
+            timeout_s=timeout_s,
+            tenant="" if self._share_cache else caller.owner,
+        )
 
     def _limited(self, scope: Scope, receive: Receive) -> Receive:
         """``receive`` that refuses a body longer than the limit, announced or not.
@@ -106,21 +138,22 @@ class Guard:
         return receiving
 
 
-def _bearer(scope: Scope) -> bytes:
-    for name, value in scope["headers"]:
-        if name == b"authorization" and value[:7].lower() == b"bearer ":
-            key: bytes = value[7:]
-            return key.strip()
-    return b""
+def _refuse_browsers(scope: Scope) -> None:
+    """Where administrators need no key, a web page must not act as one through its reader's
+    browser, which sends these headers.
 
-
-def _digest(key: bytes) -> bytes:
-    return hashlib.sha256(key).digest()
+    Raises:
+        Forbidden: they are there.
+    """
+    for name, _ in scope["headers"]:
+        if name in (b"origin", b"sec-fetch-site"):
+            raise Forbidden("this route is not open to browsers")
 
 
 async def _refuse(
     error: RequestError, path: str, scope: Scope, receive: Receive, send: Send
 ) -> None:
-    headers = {"www-authenticate": "Bearer"} if isinstance(error, Unauthorized) else None
-    response = JsonResponse(error_body(error, path), status_code=error.status, headers=headers)
+    response = JsonResponse(
+        error_body(error, path), status_code=error.status, headers=error_headers(error)
+    )
     await response(scope, receive, send)

@@ -24,7 +24,7 @@ from tupelo.errors import ConfigError
 from tupelo.text.templates import TemplateRenderer
 from tupelo.text.tokenizer import load_tokenizer
 from tupelo_server.app import create_app
-from tupelo_server.config import ServerConfig
+from tupelo_server.config import ServerConfig, is_loopback
 from tupelo_server.engine_client import Frontend
 from tupelo_server.http_limits import LimitedProtocol
 from tupelo_server.prompts import Prompts
@@ -96,6 +96,7 @@ class Server:
         self._state = ServerState(config=config, engine_config=engine_config, engine=self._engine)
         self._http = http_server(self._state)
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._draining: asyncio.Task[None] | None = None
         self._exit_code = 0
         self.ready = threading.Event()
 
@@ -120,6 +121,8 @@ class Server:
             starting.cancel()
             self._http.should_exit = True
             await asyncio.gather(starting, serving, return_exceptions=True)
+            if self._draining is not None:
+                self._draining.cancel()
             await self._engine.stop()
             if self._state.frontend is not None:
                 self._state.frontend.prompts.close()
@@ -151,7 +154,7 @@ class Server:
             url,
         )
         self.ready.set()
-        if not self._config.api_keys and host not in ("127.0.0.1", "::1"):
+        if not self._config.api_keys and not is_loopback(host):
             logger.warning("the API is open to the network without a key; see --api-key")
 
     def _on_signal(self, number: int) -> None:
@@ -161,17 +164,27 @@ class Server:
             return
         name = signal.Signals(number).name
         logger.info("%s: no new requests; running ones may take %g s", name, self._drain_s)
-        self._state.draining = True
-        self._http.should_exit = True
-        asyncio.get_running_loop().call_later(self._drain_s, self._abort_all)
+        self._draining = asyncio.ensure_future(self._drain())
 
     @property
     def _drain_s(self) -> float:
         return self._config.shutdown_timeout_s
 
-    def _abort_all(self) -> None:
-        if self._state.frontend is not None:
-            self._aborting = asyncio.ensure_future(self._state.frontend.abort_all())
+    async def _drain(self) -> None:
+        """Let running requests end while new ones are told to go elsewhere; then close the door."""
+        self._state.draining = True
+        frontend = self._state.frontend
+        end_s = time.monotonic() + self._drain_s
+        if frontend is not None:
+            frontend.close()
+            try:
+                async with asyncio.timeout(self._drain_s):
+                    await frontend.idle()
+            except TimeoutError:
+                await frontend.abort_all()
+        left_s = max(0.0, end_s - time.monotonic())
+        self._http.config.timeout_graceful_shutdown = math.ceil(left_s) + _ABORT_GRACE_S
+        self._http.should_exit = True
 
     def _on_death(self, code: int) -> None:
         """The engine's process ended on its own: its requests have failed; end too."""
@@ -196,7 +209,7 @@ def http_server(state: ServerState) -> uvicorn.Server:
             log_config=None,
             access_log=config.log_requests,
             server_header=False,
-            timeout_graceful_shutdown=math.ceil(config.shutdown_timeout_s) + _ABORT_GRACE_S,
+            timeout_graceful_shutdown=_ABORT_GRACE_S,
         )
     )
 

@@ -8,9 +8,12 @@ from starlette.requests import Request
 from tupelo.config import EngineConfig
 from tupelo.engine.client import Health
 from tupelo.errors import EngineUnavailable
+from tupelo_server.access import Access
 from tupelo_server.config import ServerConfig
 from tupelo_server.engine_client import Engine, Frontend
-from tupelo_server.guard import OWNER
+from tupelo_server.errors import Forbidden
+from tupelo_server.guard import CALLER
+from tupelo_server.keys import Caller
 from tupelo_server.metrics import Metrics
 
 
@@ -69,7 +72,22 @@ def frontend_of(request: Request) -> Frontend:
     return state.frontend
 
 
-def owner_of(request: Request) -> str:
+def caller_of(request: Request) -> Caller:
     """Who asks, as the guard has found."""
-    owner: str = request.scope[OWNER]
-    return owner
+    caller: Caller = request.scope[CALLER]
+    return caller
+
+
+def require(request: Request, access: Access) -> None:
+    """Refuse a part of a route to callers below this level.
+
+    Raises:
+        Forbidden: the caller may not use it.
+    """
+    if caller_of(request).access < access:
+        raise Forbidden("this needs the admin key")
+
+
+def owner_of(request: Request) -> str:
+    """Whose the request is: a digest of the caller's key, or "" without one."""
+    return caller_of(request).owner

@@ -12,17 +12,23 @@ from starlette.responses import PlainTextResponse, Response
 
 from tupelo.errors import InvalidRequest
 from tupelo_server import __version__
-from tupelo_server.access import Access, is_admin, opened_to
-from tupelo_server.errors import Forbidden, SchemaError
+from tupelo_server.access import Access, opened_to
+from tupelo_server.errors import SchemaError
 from tupelo_server.protocol.fields import Body, documents
-from tupelo_server.state import ServerState, frontend_of, owner_of, public_path, state_of
+from tupelo_server.state import (
+    ServerState,
+    frontend_of,
+    owner_of,
+    public_path,
+    require,
+    state_of,
+)
 from tupelo_server.wire import JsonResponse, read_object
 
 router = APIRouter()
 
-ADMIN = opened_to(Access.ADMIN)
+OPERATOR = opened_to(Access.OPERATOR)
 
-_SECRET = frozenset({"api_key"})
 _FLUSH_POLL_S = 0.05
 
 
@@ -88,8 +94,8 @@ async def server_info(request: Request) -> Response:
     )
 
 
-@router.get("/flush_cache", openapi_extra=ADMIN)
-@router.post("/flush_cache", openapi_extra=ADMIN)
+@router.get("/flush_cache", openapi_extra=OPERATOR)
+@router.post("/flush_cache", openapi_extra=OPERATOR)
 async def flush_cache(request: Request) -> Response:
     """Empty the prefix cache. Refused while requests run; ``?timeout=SECONDS`` waits for them."""
     engine = frontend_of(request).engine
@@ -109,8 +115,7 @@ async def abort_request(request: Request) -> Response:
     frontend, state = frontend_of(request), state_of(request)
     body = AbortBody.parse(await read_object(request, state.config.request_timeout_s))
     if body.abort_all:
-        if not is_admin(request):
-            raise Forbidden("abort_all is for operators: it needs an admin key")
+        require(request, Access.OPERATOR)
         await frontend.abort_all()
     elif body.rid:
         await frontend.abort(body.rid, owner_of(request))
@@ -121,11 +126,16 @@ async def abort_request(request: Request) -> Response:
 
 def _options(state: ServerState) -> dict[str, Any]:
     """The resolved options, without secrets and without paths of this machine."""
-    options = {**dataclasses.asdict(state.engine_config), **dataclasses.asdict(state.config)}
+    configs = (state.engine_config, state.config)
+    options = {
+        item.name: getattr(config, item.name)
+        for config in configs
+        for item in dataclasses.fields(config)
+        if not item.metadata.get("secret")
+    }
     return {
         name: public_path(value) if isinstance(value, str) else value
         for name, value in options.items()
-        if name not in _SECRET
     }
 
 
