@@ -213,3 +213,43 @@ def test_admin_key_of_the_environment(start: Start, monkeypatch: pytest.MonkeyPa
     assert http.post("/flush_cache").status_code == 401
     headers = {"authorization": "Bearer outside"}
     assert http.post("/flush_cache", headers=headers).status_code == 200
+
+
+def salts(start: Start, bodies: list[tuple[str, str | None]], **options: Any) -> list[str]:
+    """The engine's salt for each (key, cache_salt)."""
+    service = start(api_key="one,two", **options)
+    for key, salt in bodies:
+        reply = service.http.post(
+            "/v1/completions",
+            json={"prompt": "a", "max_tokens": 1, "cache_salt": salt},
+            headers={"authorization": f"Bearer {key}"},
+        )
+        assert reply.status_code == 200
+    return [request.salt for request in service.engine.requests]
+
+
+def test_two_keys_share_no_cache(start: Start) -> None:
+    long = "/\x01" * 500
+    asked = [("one", None), ("two", None), ("one", "s"), ("two", "s"), ("one", long)]
+    found = salts(start, [*asked, *asked])
+    assert len(set(found)) == len(asked), "a namespace for each key and salt"
+    assert found[: len(asked)] == found[len(asked) :], "the same one each time"
+    assert all(len(salt) <= 64 and "one" not in salt for salt in found)
+
+
+def test_sharing_can_be_allowed_and_then_hides_what_was_cached(start: Start) -> None:
+    assert salts(
+        start, [("one", None), ("two", None), ("two", "s")], share_cache_across_keys=True
+    ) == [
+        "",
+        "",
+        "s",
+    ]
+    for options, cached in (({}, 2), ({"share_cache_across_keys": True}, 0)):
+        service = start(api_key="one,two", enable_cache_report=True, **options)
+        headers = {"authorization": "Bearer one"}
+        body = {"prompt": "a", "max_tokens": 1}
+        usage = service.http.post("/v1/completions", json=body, headers=headers).json()["usage"]
+        assert usage["prompt_tokens_details"]["cached_tokens"] == cached
+        native = service.http.post("/generate", json={"text": "a"}, headers=headers).json()
+        assert native["meta_info"]["cached_tokens"] == cached

@@ -80,6 +80,7 @@ def guarded(api: FastAPI, config: ServerConfig) -> ASGIApp:
         table=AccessTable(api.routes),
         max_body_bytes=config.max_body_bytes,
         root_path=config.root_path,
+        share_cache=config.share_cache_across_keys,
     )
 
 

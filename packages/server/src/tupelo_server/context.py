@@ -25,12 +25,15 @@ class RequestContext:
         timing: whether its replies tell where the time went.
         timeout_s: seconds that it may take in all; 0 means no limit of its own.
         tenant: namespace of the caller's cached prefixes; "" shares with everybody.
+        hide_cached: replies do not tell how many tokens came from the cache, for another
+            caller's prompts may have put them there.
     """
 
     received_s: float = field(default_factory=time.monotonic)
     timing: bool = False
     timeout_s: float = 0.0
     tenant: str = ""
+    hide_cached: bool = False
 
 
 CONTEXT: ContextVar[RequestContext | None] = ContextVar("tupelo_request", default=None)

@@ -5,6 +5,7 @@ Ids that clients choose never reach the engine. A client's id only names its own
 """
 
 import asyncio
+import hashlib
 import itertools
 from collections.abc import AsyncGenerator, Iterable, Sequence
 from contextlib import aclosing
@@ -15,6 +16,7 @@ from tupelo.engine.client import Health
 from tupelo.engine.messages import EngineInfo, Output
 from tupelo.errors import EngineUnavailable, InvalidRequest
 from tupelo.request import FinishReason, Request
+from tupelo_server.context import context
 from tupelo_server.generation import Delta, Job, SampleStream
 from tupelo_server.merge import merge
 from tupelo_server.metrics import Metrics, SampleClock
@@ -40,6 +42,17 @@ class Engine(Protocol):
     async def control(self, action: str) -> Any: ...
 
     def health(self) -> Health: ...
+
+
+def tenant_salt(tenant: str, salt: str) -> str:
+    """The cache namespace of a tenant's salt: another for each pair of the two.
+
+    Args:
+        tenant: digest of a key, of fixed length, or "" for a namespace that all share.
+    """
+    if not tenant:
+        return salt
+    return hashlib.blake2b(f"{tenant}/{salt}".encode(), digest_size=32).hexdigest()
 
 
 class Frontend:
@@ -133,6 +146,7 @@ class Frontend:
     async def _sample(
         self, job: Job, index: int, request: Request, owner: str
     ) -> AsyncGenerator[Delta, None]:
+        about = context()
         rid = f"s{next(self._numbers)}"
         key = (owner, job.rid)
         self._live.setdefault(key, set()).add(rid)
@@ -141,10 +155,13 @@ class Frontend:
         stream = SampleStream(job, index, self.prompts.tokenizer)
         ended = False
         try:
-            outputs = self.engine.submit(replace(request, rid=rid))
+            salt = tenant_salt(about.tenant, request.salt)
+            outputs = self.engine.submit(replace(request, rid=rid, salt=salt))
             async with aclosing(stream.deltas(outputs)) as deltas:
                 async for delta in deltas:
                     clock.count(delta)
+                    if about.hide_cached:
+                        delta.cached_tokens = 0
                     ended = delta.end is not None and delta.end.reason is not FinishReason.ABORT
                     yield delta
         finally:

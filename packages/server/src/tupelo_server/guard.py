@@ -111,6 +111,7 @@ class Guard:
             timing=timing or self._always_timing,
             timeout_s=timeout_s,
             tenant="" if self._share_cache else caller.owner,
+            hide_cached=self._share_cache and self._keys.num_keys > 1,
         )
 
     def _limited(self, scope: Scope, receive: Receive) -> Receive:

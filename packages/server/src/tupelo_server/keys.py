@@ -43,6 +43,11 @@ class KeyRing:
         self._levels += [(_digest(key.encode()), self._user) for key in user_keys]
         self._levels += [(_digest(key.encode()), Access.ADMIN) for key in admin_keys]
 
+    @property
+    def num_keys(self) -> int:
+        """How many keys open the server."""
+        return len(self._levels)
+
     def caller(self, key: bytes) -> Caller:
         """Who has this key; takes equally long whichever it is."""
         given = _digest(key)
