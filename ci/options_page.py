@@ -40,6 +40,7 @@ For `serve`.
 | `TUPELO_CACHE` | folder of downloads and built kernels; else `~/.cache/tupelo` |
 | `TUPELO_OFFLINE` | `1`: never download anything |
 | `TUPELO_API_KEY` | keys that open the API, where `--api-key` does not say |
+| `TUPELO_ADMIN_API_KEY` | admin keys, where `--admin-api-key` does not say |
 
 The Hugging Face hub's own variables, such as `HF_HOME` and `HF_TOKEN`, apply to models from there;
 the demo model comes through pip, whose settings apply to it.
