@@ -57,6 +57,11 @@ class EngineConfig:
         choices=("auto", "float32", "bfloat16", "float16"),
     )
     context_length: int = option(0, "longest prompt + output in tokens; 0 means the model's", low=0)
+    weight_roots: str = option(
+        "",
+        "folders, separated as in PATH, from which /update_weights_from_disk may load new weights; "
+        "empty means none",
+    )
     offline: bool = option(False, "never download anything")
     seed: int = option(0, "seed of dummy weights and of requests that bring none")
 

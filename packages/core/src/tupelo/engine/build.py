@@ -68,14 +68,20 @@ class Source:
     tokenizer_path: str
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(kw_only=True, slots=True)
 class Built:
-    """A device wing that is ready to run steps."""
+    """A device wing that is ready to run steps.
+
+    Attributes:
+        source: what ``model`` was loaded from.
+        model, runner: None while their memory is given back (see ``tupelo.engine.resident``).
+    """
 
     backend: Backend
     runtime: Runtime
-    model: Model
-    runner: Runner
+    source: Source
+    model: Model | None
+    runner: Runner | None
     plan: EnginePlan
     table: OpTable
     info: EngineInfo
@@ -179,18 +185,14 @@ def build(
         plan = plan_engine(config, model, backend, runtime)
     before = runtime.allocated()
     with phases.phase("load the weights"):
-        if source.checkpoint is None:
-            dummy_weights(model, config.seed, device=runtime.device)
-        else:
-            load_weights(model, source.checkpoint, device=runtime.device, progress=show_bars)
+        fill_model(model, source, config, runtime, show_bars=show_bars)
     with phases.phase("choose and pack kernels"):
         table = OpTable(OPS, backend.kernels, fallback=config.kernel_fallback)
         model.bind(table)
         runtime.release_unused()
     weight_bytes = runtime.allocated() - before
     with phases.phase("allocate and warm up"):
-        runner, kv_bytes = _make_runner(config, backend, runtime, model, plan, table)
-        runner.warmup((), ())
+        runner, kv_bytes = make_runner(config, backend, runtime, model, plan, table)
     memory = {
         "planned_weight_bytes": plan.memory.weight_bytes,
         "planned_kv_bytes": plan.memory.kv_bytes,
@@ -202,12 +204,27 @@ def build(
     return Built(
         backend=backend,
         runtime=runtime,
+        source=source,
         model=model,
         runner=runner,
         plan=plan,
         table=table,
         info=info,
     )
+
+
+def fill_model(
+    model: Model, source: Source, config: EngineConfig, runtime: Runtime, *, show_bars: bool = False
+) -> None:
+    """Give a model its weights: the checkpoint's, or dummy ones where there is none.
+
+    Raises:
+        CheckpointError: the checkpoint does not fit the model.
+    """
+    if source.checkpoint is None:
+        dummy_weights(model, config.seed, device=runtime.device)
+    else:
+        load_weights(model, source.checkpoint, device=runtime.device, progress=show_bars)
 
 
 def pipeline_depth(config: EngineConfig, backend: Backend) -> int:
@@ -233,7 +250,7 @@ def scheduler_config(config: EngineConfig, built: Built) -> SchedulerConfig:
     )
 
 
-def _make_runner(
+def make_runner(
     config: EngineConfig,
     backend: Backend,
     runtime: Runtime,
@@ -241,6 +258,10 @@ def _make_runner(
     plan: EnginePlan,
     table: OpTable,
 ) -> tuple[Runner, int]:
+    """What runs steps of a model that has its weights, warmed up; and the bytes of its K/V pool.
+
+    Everything that it needs on the device beside the weights goes when it goes.
+    """
     max_pages = -(-plan.context_length // config.page_size) + 1
     kv = backend.kv_pool(
         model.kv_specs, [group.num_pages for group in plan.groups], config.page_size, runtime
@@ -273,6 +294,7 @@ def _make_runner(
         ("runner", runner),
     ):
         check_part(name, part)
+    runner.warmup((), ())
     return runner, kv.num_bytes()
 
 
@@ -330,8 +352,10 @@ __all__ = [
     "Built",
     "Source",
     "build",
+    "fill_model",
     "find_source",
     "make_model",
+    "make_runner",
     "pipeline_depth",
     "scheduler_config",
 ]

@@ -6,11 +6,12 @@ whose status and message travel in the reply.
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from tupelo.engine.loop import EngineLoop
 from tupelo.engine.messages import Control, FromEngine, Output, Outputs, Reply
+from tupelo.engine.resident import Resident
 from tupelo.errors import InvalidRequest, RequestError
 
 logger = logging.getLogger(__name__)
@@ -22,17 +23,25 @@ class Operator:
     """Answers ``Control`` messages, in the thread that drives the loop.
 
     Args:
-        loop: of the engine. stats: its counters and gauges.
+        loop: of the engine. resident: what it keeps on the device.
+        stats: its counters and gauges.
     """
 
-    def __init__(self, loop: EngineLoop, stats: Callable[[], dict[str, Any]]) -> None:
+    def __init__(
+        self, loop: EngineLoop, resident: Resident, stats: Callable[[], dict[str, Any]]
+    ) -> None:
         self._loop = loop
+        self._resident = resident
+        self._paused = False
         self._outputs: list[Output] = []
         self._actions: dict[str, Callable[..., Any]] = {
             "stats": stats,
             "flush_cache": self.flush_cache,
             "pause": self.pause,
             "resume": self.resume,
+            "update_weights": self.update_weights,
+            "release_memory": self.release_memory,
+            "resume_memory": self.resume_memory,
         }
 
     def answer(self, message: Control) -> list[FromEngine]:
@@ -69,7 +78,8 @@ class Operator:
                 f"mode: got {mode!r:.60}; allowed: {', '.join(PAUSE_MODES)}", param="mode"
             )
         loop = self._loop
-        loop.held = True
+        self._paused = True
+        self._hold()
         self._outputs += loop.drain()
         if mode == "abort":
             self._outputs += loop.abort()
@@ -80,6 +90,78 @@ class Operator:
         return held
 
     def resume(self) -> None:
-        """Go on after a pause."""
-        self._loop.held = False
+        """Go on after a pause, where nothing is missing on the device."""
+        self._paused = False
+        self._hold()
         logger.info("resumed")
+
+    def update_weights(
+        self, path: str, abort_requests: bool = False, keep_paused: bool = False
+    ) -> int:
+        """Serve other weights of the same model; requests that run are computed again with them,
+        from the tokens that they have. Returns how many that are.
+
+        Args:
+            path: a folder inside the allowed roots.
+            abort_requests: end live requests instead.
+            keep_paused: stay paused afterwards.
+
+        Raises:
+            InvalidRequest: a path or weights that cannot be taken; nothing has changed.
+            RequestFailed: they could not be loaded; the old ones are served.
+        """
+        source = self._resident.open(path)
+        loop = self._loop
+        self._outputs += loop.drain()
+        if abort_requests:
+            self._outputs += loop.abort()
+        loop.scheduler.retract_all()
+        self._flush()
+        try:
+            self._resident.replace_weights(source)
+            self._paused = self._paused or keep_paused
+        finally:
+            self._hold()
+        return loop.scheduler.num_waiting
+
+    def release_memory(self, tags: Sequence[str] | None = None) -> None:
+        """Give device memory back; nothing is computed until it is resumed.
+
+        Args:
+            tags: see ``Resident.release``.
+
+        Raises:
+            InvalidRequest: an unknown tag, or requests run.
+        """
+        scheduler = self._loop.scheduler
+        busy = scheduler.num_running + (0 if self._paused else scheduler.num_waiting)
+        if busy:
+            raise InvalidRequest(
+                f"memory can be released when no request runs; {busy} do: wait for them, abort "
+                "them, or pause generation with mode 'retract' first"
+            )
+        self._outputs += self._loop.drain()
+        self._flush()
+        try:
+            self._resident.release(tags)
+        finally:
+            self._hold()
+
+    def resume_memory(self, tags: Sequence[str] | None = None) -> None:
+        """Take the memory again that ``release_memory`` gave back.
+
+        Raises:
+            InvalidRequest, RequestFailed: see ``Resident.resume``.
+        """
+        try:
+            self._resident.resume(tags)
+        finally:
+            self._hold()
+
+    def _flush(self) -> None:
+        flushed = self._loop.scheduler.cache.flush()
+        assert flushed, "no request holds pages"
+
+    def _hold(self) -> None:
+        """Let steps run only where nobody paused and nothing is missing."""
+        self._loop.held = self._paused or bool(self._resident.missing)

@@ -24,6 +24,7 @@ from tupelo.engine.messages import (
     Submit,
     ToEngine,
 )
+from tupelo.engine.resident import Resident
 from tupelo.errors import InvalidRequest, RequestError
 from tupelo.request import FinishReason, Request
 from tupelo.scheduler import Scheduler
@@ -44,12 +45,12 @@ class EngineCore:
         self._scheduler = Scheduler(scheduler_config(config, built))
         self.loop = EngineLoop(
             self._scheduler,
-            InProcessExecutor(built.runner),
+            InProcessExecutor(built),
             built.info.vocab_size,
             depth=pipeline_depth(config, built.backend),
             check_integrity=config.check_integrity,
         )
-        self._operator = Operator(self.loop, self.stats)
+        self._operator = Operator(self.loop, Resident(config, built), self.stats)
         self.stopping = False
 
     def has_work(self) -> bool:

@@ -175,6 +175,42 @@ class Engine:
         """Go on after ``pause_generation``."""
         self._control("resume")
 
+    def update_weights_from_disk(self, model_path: str, *, abort_requests: bool = False) -> int:
+        """Serve other weights of the same model, from a folder inside ``weight_roots``.
+
+        Requests that run are computed again with them, from the tokens that they have. Returns how
+        many that are.
+
+        Args:
+            model_path: a folder with safetensors.
+            abort_requests: end live requests instead.
+
+        Raises:
+            InvalidRequest: a path or weights that cannot be taken; nothing has changed.
+            RequestFailed: they could not be loaded; the old ones are served.
+        """
+        return int(self._control("update_weights", path=model_path, abort_requests=abort_requests))
+
+    def release_memory_occupation(self, tags: Sequence[str] | None = None) -> None:
+        """Give device memory back while nothing runs; requests that come wait.
+
+        Args:
+            tags: ``"kv_cache"``, or ``"weights"``, with which the K/V go too; None means both.
+
+        Raises:
+            InvalidRequest: an unknown tag, or requests run.
+        """
+        self._control("release_memory", tags=tags)
+
+    def resume_memory_occupation(self, tags: Sequence[str] | None = None) -> None:
+        """Take the memory again; weights are loaded from where they came from.
+
+        Raises:
+            InvalidRequest: an unknown tag, or the K/V without the weights.
+            RequestFailed: it does not fit any more.
+        """
+        self._control("resume_memory", tags=tags)
+
     def stats(self) -> dict[str, Any]:
         """Counters and gauges; see ``EngineCore.stats``."""
         return dict(self._control("stats"))

@@ -7,6 +7,7 @@ import numpy.typing as npt
 
 from tupelo.backend import Runner, Ticket
 from tupelo.batch import Batch, Bucket, StepResult
+from tupelo.engine.build import Built
 
 
 class Executor(Protocol):
@@ -28,10 +29,15 @@ class Executor(Protocol):
 
 
 class InProcessExecutor(Executor):
-    """One rank, in the engine's own process and thread."""
+    """One rank, in the engine's own process and thread, over whatever runner is there now."""
 
-    def __init__(self, runner: Runner) -> None:
-        self._runner = runner
+    def __init__(self, built: Built) -> None:
+        self._built = built
+
+    @property
+    def _runner(self) -> Runner:
+        assert self._built.runner is not None, "steps are held while there is no runner"
+        return self._built.runner
 
     def bucket(self, num_tokens: int, num_rows: int) -> Bucket:
         return self._runner.bucket(num_tokens, num_rows)

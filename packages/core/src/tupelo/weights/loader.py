@@ -59,8 +59,8 @@ def load_weights(
         UnsupportedModel: a tensor of a type that cannot be read.
     """
     began = time.perf_counter()
+    ignored = check_weights(model, checkpoint)
     places = parameter_places(model)
-    ignored = _check(model, checkpoint, places)
     infos = checkpoint.tensors
     total = sum(infos[name].num_bytes for name in places)
     bar = tqdm(total=total, unit="B", unit_scale=True, desc="Loading weights", disable=not progress)
@@ -101,11 +101,15 @@ def parameter_places(model: Model) -> Places:
     return places
 
 
-def _check(model: Model, checkpoint: Checkpoint, places: Places) -> tuple[str, ...]:
-    """Names and shapes; returns the tensors that are left out on purpose.
+def check_weights(model: Model, checkpoint: Checkpoint) -> tuple[str, ...]:
+    """Check names and shapes; returns the tensors that are left out on purpose.
 
     A tied model may be saved with a copy of its head.
+
+    Raises:
+        CheckpointError: tensors are missing, unknown, or of another shape; they are named.
     """
+    places = parameter_places(model)
     infos = checkpoint.tensors
     missing = [name for name in places if name not in infos]
     if missing:
