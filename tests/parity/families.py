@@ -85,10 +85,15 @@ def _randomise(model: PreTrainedModel) -> None:
             noise = torch.randn(parameter.shape, generator=generator)
             if parameter.ndim == 2:
                 parameter.copy_(noise * 1.5 * parameter.shape[1] ** -0.5)
+            elif parameter.ndim == 3:
+                parameter.copy_(noise * 1.5 * parameter.shape[2] ** -0.5)
             elif name.endswith("norm.weight"):
                 parameter.copy_(noise * 0.3 + (0.0 if gemma else 1.0))
             else:
                 parameter.copy_(noise * 0.3)
+        for name, buffer in model.named_buffers():
+            if name.endswith("e_score_correction_bias"):
+                buffer.copy_(torch.randn(buffer.shape, generator=generator) * 0.2)
 
 
 _LLAMA3 = {
@@ -104,6 +109,12 @@ _LONG = {
     "short_factor": [1.0, 1.1, 1.2, 1.3, 1.4, 1.5, 1.6, 1.7],
     "long_factor": [1.5, 2.0, 2.5, 3.0, 3.5, 4.0, 4.5, 5.0],
 }
+
+_ROUTED = {
+    "n_routed_experts": 12, "num_experts_per_tok": 3, "moe_intermediate_size": 32,
+    "n_shared_experts": 2, "first_k_dense_replace": 1, "n_group": 3, "topk_group": 2,
+    "routed_scaling_factor": 1.5, "norm_topk_prob": True,
+}  # fmt: skip
 
 FAMILIES = [
     Family("llama", "LlamaForCausalLM", {}),
@@ -151,6 +162,19 @@ FAMILIES = [
     Family("olmo2", "Olmo2ForCausalLM", {}),
     Family("glm", "GlmForCausalLM", {"head_dim": 32}),
     Family("glm4", "Glm4ForCausalLM", {"head_dim": 16}),
+    Family("mixtral", "MixtralForCausalLM", {
+        "num_local_experts": 4, "num_experts_per_tok": 2, "sliding_window": 20,
+    }),
+    Family("qwen2-moe", "Qwen2MoeForCausalLM", {
+        "num_experts": 6, "num_experts_per_tok": 3, "moe_intermediate_size": 32,
+        "shared_expert_intermediate_size": 40, "decoder_sparse_step": 2, "num_hidden_layers": 4,
+        "mlp_only_layers": [3],
+    }),
+    Family("qwen3-moe", "Qwen3MoeForCausalLM", {
+        "num_experts": 6, "num_experts_per_tok": 3, "moe_intermediate_size": 32, "head_dim": 32,
+        "norm_topk_prob": True,
+    }),
+    Family("glm4-moe", "Glm4MoeForCausalLM", {**_ROUTED, "head_dim": 32, "use_qk_norm": True}),
     Family("internlm3", "InternLM3ForCausalLM", {"attention_bias": True, "mlp_bias": True},
         base="LlamaForCausalLM",
         renamed={"model_type": "internlm3", "qkv_bias": True, "bias": True}),

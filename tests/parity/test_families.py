@@ -116,3 +116,16 @@ def test_page_groups(
     assert {(spec.group, spec.window) for spec in model.attention_specs} == set(enumerate(windows))
     # A window that hides nothing is none.
     assert [s.window for s in build_model(config, max_length=WINDOW).kv_specs] == [None]
+
+
+@pytest.mark.parametrize("family_id", ["mixtral", "qwen2-moe", "qwen3-moe", "glm4-moe"])
+def test_experts_stored_as_one_tensor_load_alike(family_id: str, tmp_path: Path) -> None:
+    chosen = next(f for f in FAMILIES if f.id == family_id)
+    single, fused = tmp_path / "single", tmp_path / "fused"
+    reference = chosen.save(single)
+    reference.save_pretrained(fused, save_original_format=False)
+    checkpoints = [open_checkpoint(folder) for folder in (single, fused)]
+    assert len(checkpoints[1].tensors) < len(checkpoints[0].tensors)
+    models = [_load(checkpoint) for checkpoint in checkpoints]
+    for one, other in zip(*(model.parameters() for model in models), strict=True):
+        assert torch.equal(one.data, other.data)

@@ -136,25 +136,59 @@ def mlp(x: Array, activation: str, up: LinearWeight, down: LinearWeight) -> Arra
     return linear(inner, down)
 
 
-def moe_route(logits: Array, top_k: int, renormalize: bool) -> tuple[Array, Array]:
-    """Sorted softmax."""
+def moe_route(
+    logits: Array,
+    top_k: int,
+    renormalize: bool,
+    scoring: str = "softmax",
+    bias: Array | None = None,
+    num_groups: int = 1,
+    top_groups: int = 1,
+    group_top: int = 1,
+    scale: float = 1.0,
+) -> tuple[Array, Array]:
+    """Sorted scores, token by token and group by group."""
     probs = np.exp(logits - logits.max(-1, keepdims=True, initial=-np.inf))
     probs /= probs.sum(-1, keepdims=True)
-    experts = np.argsort(-probs, axis=-1, kind="stable")[:, :top_k]
+    if scoring == "sigmoid":
+        probs = 1 / (1 + np.exp(-logits))
+    experts = np.empty((len(logits), top_k), np.int64)
+    size = logits.shape[1] // num_groups
+    for token, row in enumerate(probs if bias is None else probs + bias):
+        worth = [np.sort(g)[::-1][:group_top].sum() for g in row.reshape(num_groups, size)]
+        open_groups = np.argsort(worth)[::-1][:top_groups]
+        ids = [e for e in np.argsort(-row, kind="stable") if e // size in open_groups]
+        experts[token] = ids[:top_k]
     weights = np.take_along_axis(probs, experts, -1)
-    return weights / weights.sum(-1, keepdims=True) if renormalize else weights, experts
+    weights = weights / weights.sum(-1, keepdims=True) if renormalize else weights
+    return weights * scale, experts
+
+
+def _clamped(x: Array) -> Array:
+    gate, up = np.split(x, 2, -1)
+    gate = np.minimum(gate, 7.0)
+    return gate / (1 + np.exp(-1.702 * gate)) * (np.clip(up, -7.0, 7.0) + 1)
 
 
 def moe_experts(
-    x: Array, weights: Array, experts: Array, activation: str, gate_up: Array, down: Array
+    x: Array,
+    weights: Array,
+    experts: Array,
+    activation: str,
+    gate_up: Array,
+    down: Array,
+    gate_up_bias: Array | None = None,
+    down_bias: Array | None = None,
 ) -> Array:
     """Token by token, expert by expert."""
-    gate = {"silu": silu_mul, "gelu": gelu_mul}[activation]
+    gate = {"silu": silu_mul, "gelu": gelu_mul, "swiglu_clamped": _clamped}[activation]
     out = np.zeros_like(x)
     for token in range(len(x)):
         for weight, expert in zip(weights[token], experts[token], strict=True):
-            inner = gate(x[token : token + 1] @ gate_up[expert].T)
-            out[token] += weight * (inner @ down[expert].T)[0]
+            inner = x[token : token + 1] @ gate_up[expert].T
+            inner = gate(inner if gate_up_bias is None else inner + gate_up_bias[expert])
+            y = (inner @ down[expert].T)[0]
+            out[token] += weight * (y if down_bias is None else y + down_bias[expert])
     return out
 
 

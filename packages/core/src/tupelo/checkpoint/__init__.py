@@ -2,6 +2,7 @@
 
 from tupelo.checkpoint.checkpoint import Checkpoint, open_checkpoint
 from tupelo.checkpoint.demo import demo_model
+from tupelo.checkpoint.experts import ExpertConfig
 from tupelo.checkpoint.families import FAMILIES, Family, find_family
 from tupelo.checkpoint.generation import GenerationDefaults
 from tupelo.checkpoint.layout import Layout
@@ -13,6 +14,7 @@ from tupelo.checkpoint.tensors import HostTensor, TensorInfo
 __all__ = [
     "FAMILIES",
     "Checkpoint",
+    "ExpertConfig",
     "Family",
     "GenerationDefaults",
     "HostTensor",

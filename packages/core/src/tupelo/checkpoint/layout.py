@@ -17,6 +17,12 @@ class Layout:
         input_norm, mlp_norm: before attention and before the MLP.
         attention_out_norm, mlp_out_norm: on a block's output, before it joins the residual.
         q_norm, k_norm: of heads, within the attention block.
+        router: the product that scores experts. correction: its bias for the choice alone, a whole
+            name.
+        experts: above ``N.gate_proj`` and so on.
+        stacked_router, stacked_experts: the names where transformers 5 stores all experts of a
+            layer as ``gate_up_proj`` and ``down_proj``.
+        shared: the MLP that every token passes. shared_gate: the product that weighs it.
     """
 
     embedding: str = "model.embed_tokens"
@@ -34,6 +40,16 @@ class Layout:
     up: str = "mlp.up_proj"
     gate_up: str = ""
     down: str = "mlp.down_proj"
+    router: str = "mlp.gate"
+    correction: str = "mlp.gate.e_score_correction_bias"
+    experts: str = "mlp.experts"
+    stacked_router: str = "mlp.gate"
+    stacked_experts: str = "mlp.experts"
+    expert_gate: str = "gate_proj"
+    expert_up: str = "up_proj"
+    expert_down: str = "down_proj"
+    shared: str = "mlp.shared_experts"
+    shared_gate: str = "mlp.shared_expert_gate"
     input_norm: str = "input_layernorm"
     mlp_norm: str = "post_attention_layernorm"
     attention_out_norm: str = ""

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from tupelo.checkpoint.experts import ExpertConfig, check_experts
 from tupelo.checkpoint.families import Family, find_family, name_of_type
 from tupelo.checkpoint.fields import Fields, shown
 from tupelo.checkpoint.layout import LLAMA, Layout
@@ -37,6 +38,7 @@ class ModelConfig:
         residual_scale: factor on the output of each block as it joins the residual stream.
         logits_scale: factor on the final logits, before the soft cap.
         norm_offset: what is to be added to the stored weights of norms.
+        experts: of layers that have some; None where none has.
         layout: what tensors are called, and which norms exist.
         embedding_scale: factor on the token embeddings. Given exactly (Gemma:
             ``sqrt(hidden_size)``); the model must round it to the dtype of the embedding table
@@ -77,6 +79,7 @@ class ModelConfig:
     residual_scale: float = 1.0
     logits_scale: float = 1.0
     norm_offset: float = 0.0
+    experts: ExpertConfig | None = None
     layout: Layout = LLAMA
     rope_interleaved: bool = False
     ropes: Mapping[str, RopeConfig] = field(hash=False)
@@ -190,6 +193,8 @@ def _check_consistent(model: ModelConfig, fields: Fields) -> None:
     """What must hold between fields, whatever the family."""
     if model.num_heads % model.num_kv_heads:
         raise fields.error("num_key_value_heads", f"a divisor of the {model.num_heads} heads")
+    if model.experts is not None:
+        check_experts(model.experts, fields)
     if model.head_dim % 2:
         raise fields.error("head_dim", "even")
     for name in ("windows", "rope_kinds"):

@@ -5,6 +5,7 @@ from tupelo.layers.decoder import DecoderLayer, Norms, PostNormLayer, SandwichLa
 from tupelo.layers.embedding import Embedding, Head
 from tupelo.layers.linear import Linear, Part
 from tupelo.layers.mlp import MLP, GatedMLP
+from tupelo.layers.moe import ExpertNames, MoE
 from tupelo.layers.norm import RMSNorm, bind_add_norm
 from tupelo.layers.parallel import SINGLE, Parallel
 from tupelo.layers.parameter import Parameter, Source, whole
@@ -17,9 +18,11 @@ __all__ = [
     "AttentionKind",
     "DecoderLayer",
     "Embedding",
+    "ExpertNames",
     "GatedMLP",
     "Head",
     "Linear",
+    "MoE",
     "Norms",
     "Parallel",
     "Parameter",

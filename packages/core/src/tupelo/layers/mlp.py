@@ -20,6 +20,19 @@ ACTIVATIONS = {
 """Hugging Face's names of the activations that ``gated_mlp`` has, to its own."""
 
 
+def activation_name(activation: str) -> str:
+    """The ops' name of an activation that Hugging Face calls ``activation``.
+
+    Raises:
+        UnsupportedModel: no op computes it.
+    """
+    if activation not in ACTIVATIONS:
+        raise UnsupportedModel(
+            f"activation {activation!r} is not supported; supported: {', '.join(ACTIVATIONS)}"
+        )
+    return ACTIVATIONS[activation]
+
+
 class MLP(Protocol):
     """A block after attention: (num_tokens, hidden_size) to this rank's partial sums of the same
     shape."""
@@ -59,11 +72,7 @@ class GatedMLP(MLP):
         *,
         bias: bool,
     ) -> None:
-        if activation not in ACTIVATIONS:
-            raise UnsupportedModel(
-                f"activation {activation!r} is not supported; supported: {', '.join(ACTIVATIONS)}"
-            )
-        self._activation = ACTIVATIONS[activation]
+        self._activation = activation_name(activation)
         rows = parallel.share(intermediate_size, "rows of the MLP")
         self._gate_up = Linear.column(gate_up, hidden_size, bias=bias)
         self._down = Linear.row(down, hidden_size, intermediate_size, rows, parallel, bias=bias)

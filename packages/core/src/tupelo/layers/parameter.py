@@ -6,6 +6,7 @@ and land in one fused tensor. Nothing is allocated until the first part is place
 """
 
 import math
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import torch
@@ -14,6 +15,7 @@ from torch import Tensor
 from tupelo.specs import dtype_bytes
 
 Slices = tuple[slice, ...]
+Place = tuple[slice | int, ...]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -24,18 +26,22 @@ class Source:
         name: Hugging Face's name of the tensor.
         shape: of the whole tensor in the checkpoint.
         take: the part that this rank holds.
-        place: where that part goes in the parameter.
+        place: where that part goes in the parameter; an integer picks one entry of an axis that
+            the checkpoint tensor does not have (an expert).
         offset: added to the values in float32 (norms that are stored as ``weight - 1``).
         paired: None, or (head_dim, rotary_dim): within each head of rows, the pairs of elements
             that turn together are stored side by side, and are placed half of ``rotary_dim`` apart.
+        transposed: the last two axes are stored the other way round: ``shape`` is as stored,
+            ``take`` counts in the order of the parameter.
     """
 
     name: str
     shape: tuple[int, ...]
     take: Slices
-    place: Slices
+    place: Place
     offset: float = 0.0
     paired: tuple[int, int] | None = None
+    transposed: bool = False
 
 
 @dataclass(eq=False, kw_only=True, slots=True)
@@ -45,12 +51,15 @@ class Parameter:
     Attributes:
         shape: on this rank.
         sources: what fills it. Elements that no source covers stay 0.
+        fused: the sources in another published form of the same checkpoint; they change places with
+            ``sources`` where a checkpoint has that form. Empty for none.
         dtype: where it is not the model's: the name of its type.
         tensor: None until allocated, and again once a packed form has taken its place.
     """
 
     shape: tuple[int, ...]
     sources: tuple[Source, ...]
+    fused: tuple[Source, ...] = ()
     dtype: str | None = None
     tensor: Tensor | None = None
 
@@ -59,6 +68,12 @@ class Parameter:
         """The loaded tensor."""
         assert self.tensor is not None, f"{self.sources[0].name} is not loaded, or was packed away"
         return self.tensor
+
+    def choose_form(self, names: Collection[str]) -> None:
+        """Settle on one published form, by the ``names`` of the tensors that a checkpoint has."""
+        absent = all(source.name not in names for source in self.sources)
+        if self.fused and absent and all(source.name in names for source in self.fused):
+            self.sources, self.fused = self.fused, self.sources
 
     def num_bytes(self, dtype: str) -> int:
         """Bytes on this rank in a model of type ``dtype``."""
@@ -83,5 +98,8 @@ def whole(
     return Parameter(shape=shape, sources=(source,), dtype=dtype)
 
 
-def _lengths(place: Slices, shape: tuple[int, ...]) -> list[int]:
-    return [len(range(*part.indices(n))) for part, n in zip(place, shape, strict=True)]
+def _lengths(place: Place, shape: tuple[int, ...]) -> list[int]:
+    return [
+        1 if isinstance(part, int) else len(range(*part.indices(n)))
+        for part, n in zip(place, shape, strict=True)
+    ]

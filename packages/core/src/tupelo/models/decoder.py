@@ -5,6 +5,7 @@ say.
 """
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Protocol
 
 from torch import Tensor
@@ -12,7 +13,7 @@ from torch import Tensor
 from tupelo.backend.attention import AttentionBackend, Plan
 from tupelo.backend.kv_pool import KVPool
 from tupelo.backend.step import StepInputs
-from tupelo.checkpoint import ModelConfig
+from tupelo.checkpoint import ExpertConfig, ModelConfig
 from tupelo.errors import ConfigError
 from tupelo.layers import (
     MLP,
@@ -21,9 +22,11 @@ from tupelo.layers import (
     AttentionKind,
     DecoderLayer,
     Embedding,
+    ExpertNames,
     GatedMLP,
     Head,
     Linear,
+    MoE,
     Norms,
     Parameter,
     Part,
@@ -33,6 +36,7 @@ from tupelo.layers import (
     SandwichLayer,
     ScaledLayer,
     bind_add_norm,
+    whole,
 )
 from tupelo.models.model import BuildOptions, Model
 from tupelo.ops import OpCall, OpTable
@@ -84,22 +88,62 @@ class Decoder(Model):
 
     def mlp(self, layer: int, prefix: str) -> MLP:
         """The block after the attention of layer ``layer``, whose names begin with ``prefix``."""
-        config, parallel, names = self.config, self.options.parallel, self._names
-        size = config.intermediate_size
+        config, names = self.config, self._names
+        if config.experts is not None and config.experts.layers[layer]:
+            return self._moe(config.experts, prefix)
+        dense = (names.gate_up,) if names.gate_up else (names.gate, names.up)
+        return self._gated(prefix, dense, names.down, config.intermediate_size)
+
+    def _gated(self, prefix: str, inputs: tuple[str, ...], down: str, size: int) -> GatedMLP:
+        """A gated MLP; ``inputs`` names gate and up, or the one tensor that holds both."""
+        config, parallel = self.config, self.options.parallel
         rows = parallel.share(size, "rows of the MLP")
-        if names.gate_up:
-            fused = f"{prefix}.{names.gate_up}"
+        if len(inputs) == 1:
+            fused = f"{prefix}.{inputs[0]}"
             parts = [Part(fused, 2 * size, rows), Part(fused, 2 * size, _shifted(rows, size))]
         else:
-            parts = [Part(f"{prefix}.{name}", size, rows) for name in (names.gate, names.up)]
+            parts = [Part(f"{prefix}.{name}", size, rows) for name in inputs]
         return GatedMLP(
             parts,
-            f"{prefix}.{names.down}",
+            f"{prefix}.{down}",
             config.hidden_size,
             size,
             config.hidden_act,
             parallel,
             bias=config.mlp_bias,
+        )
+
+    def _moe(self, experts: ExpertConfig, prefix: str) -> MoE:
+        config, names, count = self.config, self._names, experts.num_experts
+        hidden = config.hidden_size
+        shared, gate, correction = None, None, None
+        if experts.shared_size:
+            inputs = (f"{names.shared}.gate_proj", f"{names.shared}.up_proj")
+            shared = self._gated(prefix, inputs, f"{names.shared}.down_proj", experts.shared_size)
+        if experts.shared_gated:
+            gate = Linear(whole(f"{prefix}.{names.shared_gate}.weight", (1, hidden)))
+        if experts.correction:
+            correction = whole(f"{prefix}.{names.correction}", (count,), dtype="float32")
+        router = whole(
+            f"{prefix}.{names.router}.weight",
+            (count, hidden),
+            dtype="float32" if experts.wide_router else None,
+        )
+        router.fused = (replace(router.sources[0], name=f"{prefix}.{names.stacked_router}.weight"),)
+        return MoE(
+            experts,
+            ExpertNames(
+                experts=f"{prefix}.{names.experts}",
+                stacked=f"{prefix}.{names.stacked_experts}",
+                parts=(names.expert_gate, names.expert_up, names.expert_down),
+            ),
+            hidden,
+            config.hidden_act,
+            self.options.parallel,
+            router=Linear(router),
+            correction=correction,
+            shared=shared,
+            shared_gate=gate,
         )
 
     def parameters(self) -> Iterator[Parameter]:

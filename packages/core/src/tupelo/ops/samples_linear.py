@@ -127,6 +127,27 @@ def moe_route_samples() -> Iterator[Sample]:
         yield Sample(
             id=name, args=args, call=OpCall(op="moe_route", dtype="", shape=(experts, top_k))
         )
+    for name, more in (
+        ("sigmoid", {"scoring": "sigmoid"}),
+        ("biased", {"scoring": "sigmoid", "bias": -draw.order(12) / 8, "scale": 2.5}),
+        ("groups", {"num_groups": 4, "top_groups": 2}),
+        ("biased_groups", {
+            "scoring": "sigmoid", "bias": draw.order(12) / 16, "num_groups": 3, "top_groups": 2,
+            "group_top": 2, "scale": 2.5,
+        }),
+    ):  # fmt: skip
+        logits = torch.stack([0.25 * draw.order(12) for _ in range(5)])
+        yield Sample(
+            id=name,
+            args={"logits": logits, "top_k": 3, "renormalize": True, **more},
+            call=OpCall(
+                op="moe_route",
+                dtype="",
+                shape=(12, 3),
+                statics=(("scoring", more.get("scoring", "softmax")),),
+            ),
+            float32_args=("bias",) if "bias" in more else (),
+        )
 
 
 def moe_experts_samples() -> Iterator[Sample]:
@@ -135,6 +156,9 @@ def moe_experts_samples() -> Iterator[Sample]:
     for name, rows, experts, top_k, hidden, inner, activation in (
         ("typical", 6, 4, 2, 32, 24, "silu"),
         ("gelu", 6, 4, 2, 32, 24, "gelu"),
+        ("clamped", 6, 4, 2, 32, 24, "swiglu_clamped"),
+        ("biased", 6, 4, 2, 32, 24, "silu"),
+        ("biased_clamped", 6, 4, 2, 32, 24, "swiglu_clamped"),
         ("one_row", 1, 4, 2, 32, 24, "silu"),
         ("odd", 3, 5, 3, 29, 23, "silu"),
         ("one_expert", 6, 4, 1, 32, 24, "silu"),
@@ -163,6 +187,9 @@ def moe_experts_samples() -> Iterator[Sample]:
             "gate_up": gate_up,
             "down": down,
         }
+        if name.startswith("biased"):
+            args["gate_up_bias"] = draw.normal(experts, 2 * inner, size=4.0)
+            args["down_bias"] = draw.normal(experts, hidden)
         shape, statics = (experts, top_k, hidden, inner), (("activation", activation),)
         call = OpCall(op="moe_experts", dtype="", shape=shape, statics=statics)
         yield Sample(id=name, args=args, call=call, scale=10.0 if name == "large" else 1.0)

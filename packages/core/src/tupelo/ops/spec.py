@@ -37,8 +37,8 @@ class OpCall:
             any.
         scheme: quantisation of the weights.
         statics: the op's hashable options: ``activation`` (gated_mlp, mlp, moe_experts),
-            ``qk_norm`` (norm_rope_qkv), and ``("norm_dtype", "float32")`` where a norm's weight
-            stays float32.
+            ``qk_norm`` (norm_rope_qkv), ``scoring`` (moe_route), and ``("norm_dtype", "float32")``
+            where a norm's weight stays float32.
     """
 
     op: str

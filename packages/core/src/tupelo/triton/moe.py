@@ -13,7 +13,11 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from tupelo.triton.elementary import activate, cdiv, power_of_two
+from tupelo.ops import moe as reference
+from tupelo.triton.elementary import activate, cdiv, power_of_two, silu
+
+CLAMP = tl.constexpr(reference.CLAMP)
+SHARPNESS = tl.constexpr(reference.SHARPNESS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +70,7 @@ def _tile_of(tile_ends_ptr, ends_ptr, tile, E: tl.constexpr, EXPERTS: tl.constex
 def _experts_kernel(
     x_ptr,
     w_ptr,
+    bias_ptr,
     out_ptr,
     order_ptr,
     ends_ptr,
@@ -78,13 +83,14 @@ def _experts_kernel(
     N: tl.constexpr,
     K: tl.constexpr,
     PAIRS_A_ROW: tl.constexpr,
+    BIAS: tl.constexpr,
     BLOCK_M: tl.constexpr,
     BLOCK_N: tl.constexpr,
     BLOCK_K: tl.constexpr,
     ACTIVATION: tl.constexpr,
 ):
     """Program (block of outputs, tile): ``out[pair] = x[pair // PAIRS_A_ROW] @ w[expert].T``; with
-    an ACTIVATION, gated, as in ``small_linear``."""
+    an ACTIVATION, gated, as in ``small_linear``; with BIAS, the expert's is added before."""
     tile = tl.program_id(1)
     expert, first_tile, begin, end = _tile_of(tile_ends_ptr, ends_ptr, tile, E, EXPERTS)
     if expert < E:
@@ -108,7 +114,16 @@ def _experts_kernel(
                 up_at = weight + N * w_stride.to(tl.int64) + cols[None, :]
                 w = tl.load(up_at, mask=in_n[:, None] & in_k, other=0.0)
                 up = tl.dot(x, tl.trans(w), up, input_precision="ieee")
-        if ACTIVATION != "":
+        if BIAS:
+            bias_at = bias_ptr + expert * (N if ACTIVATION == "" else 2 * N) + outputs
+            acc += tl.load(bias_at, mask=in_n, other=0.0).to(tl.float32)[None, :]
+            if ACTIVATION != "":
+                up += tl.load(bias_at + N, mask=in_n, other=0.0).to(tl.float32)[None, :]
+        if ACTIVATION == "swiglu_clamped":
+            acc = tl.minimum(acc, CLAMP)
+            up = tl.minimum(tl.maximum(up, -CLAMP), CLAMP)
+            acc = silu(acc * SHARPNESS) / SHARPNESS * (up + 1.0)
+        elif ACTIVATION != "":
             acc = activate(acc, ACTIVATION) * up
         to = out_ptr + pairs.to(tl.int64)[:, None] * N + outputs[None, :]
         tl.store(to, acc.to(out_ptr.dtype.element_ty), mask=mine[:, None] & in_n[None, :])
@@ -136,10 +151,19 @@ def _combine_kernel(
 
 
 def moe_experts(
-    x: Tensor, weights: Tensor, experts: Tensor, activation: str, gate_up: Tensor, down: Tensor
+    x: Tensor,
+    weights: Tensor,
+    experts: Tensor,
+    activation: str,
+    gate_up: Tensor,
+    down: Tensor,
+    gate_up_bias: Tensor | None = None,
+    down_bias: Tensor | None = None,
 ) -> Tensor:
     """As ``tupelo.ops.moe.moe_experts``."""
-    return run_experts(x, weights, experts, activation, gate_up, down, moe_config(x, gate_up))
+    biases = (gate_up_bias, down_bias)
+    config = moe_config(x, gate_up)
+    return run_experts(x, weights, experts, activation, gate_up, down, *biases, config=config)
 
 
 def moe_config(x: Tensor, gate_up: Tensor) -> MoEConfig:
@@ -157,6 +181,9 @@ def run_experts(
     activation: str,
     gate_up: Tensor,
     down: Tensor,
+    gate_up_bias: Tensor | None = None,
+    down_bias: Tensor | None = None,
+    *,
     config: MoEConfig,
 ) -> Tensor:
     """``moe_experts``, launched as told."""
@@ -165,8 +192,8 @@ def run_experts(
     if not rows:
         return out
     groups = _group(experts, gate_up.shape[0], config.block_m)
-    hidden = _grouped(x, gate_up, groups, top_k, activation, config)
-    y = _grouped(hidden, down, groups, 1, "", config)
+    hidden = _grouped(x, gate_up, gate_up_bias, groups, top_k, activation, config)
+    y = _grouped(hidden, down, down_bias, groups, 1, "", config)
     width = down.shape[1]
     block = min(1024, power_of_two(width))
     _combine_kernel[(rows, cdiv(width, block))](
@@ -189,7 +216,13 @@ def _group(experts: Tensor, num_experts: int, block_m: int) -> _Groups:
 
 
 def _grouped(
-    x: Tensor, weight: Tensor, groups: _Groups, pairs_a_row: int, activation: str, config: MoEConfig
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    groups: _Groups,
+    pairs_a_row: int,
+    activation: str,
+    config: MoEConfig,
 ) -> Tensor:
     """(num_pairs, outputs), in the order of the pairs."""
     num_experts, outputs, features = weight.shape
@@ -198,6 +231,7 @@ def _grouped(
     _experts_kernel[(cdiv(outputs, config.block_n), groups.num_tiles)](
         x,
         weight,
+        weight if bias is None else bias,
         out,
         groups.order,
         groups.ends,
@@ -210,6 +244,7 @@ def _grouped(
         N=outputs,
         K=features,
         PAIRS_A_ROW=pairs_a_row,
+        BIAS=bias is not None,
         BLOCK_M=config.block_m,
         BLOCK_N=config.block_n,
         BLOCK_K=config.block_k,

@@ -27,7 +27,8 @@ def place(tensor: HostTensor, source: Source, target: Tensor) -> None:
     """
     if tensor.dtype not in _FLOATS:
         raise UnsupportedModel(f"weights of type {tensor.dtype} are not supported")
-    part = tensor.array[source.take]
+    array = tensor.array.swapaxes(-1, -2) if source.transposed else tensor.array
+    part = array[source.take]
     if not part.size:
         return
     if source.paired is not None:

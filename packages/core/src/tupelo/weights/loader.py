@@ -102,15 +102,18 @@ def parameter_places(model: Model) -> Places:
 
 
 def check_weights(model: Model, checkpoint: Checkpoint) -> tuple[str, ...]:
-    """Check names and shapes; returns the tensors that are left out on purpose.
+    """Settle on the checkpoint's published form, and check names and shapes; returns the tensors
+    that are left out on purpose.
 
     A tied model may be saved with a copy of its head.
 
     Raises:
         CheckpointError: tensors are missing, unknown, or of another shape; they are named.
     """
-    places = parameter_places(model)
     infos = checkpoint.tensors
+    for parameter in model.parameters():
+        parameter.choose_form(infos)
+    places = parameter_places(model)
     missing = [name for name in places if name not in infos]
     if missing:
         raise CheckpointError(f"{checkpoint.path} lacks {_listed(missing)}")

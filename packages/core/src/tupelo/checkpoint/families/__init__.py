@@ -32,6 +32,10 @@ FAMILIES: Final[dict[str, str]] = {
     "Olmo2ForCausalLM": "olmo2:OLMO2",
     "GlmForCausalLM": "glm:GLM",
     "Glm4ForCausalLM": "glm:GLM4",
+    "MixtralForCausalLM": "mixtral:MIXTRAL",
+    "Qwen2MoeForCausalLM": "qwen_moe:QWEN2_MOE",
+    "Qwen3MoeForCausalLM": "qwen_moe:QWEN3_MOE",
+    "Glm4MoeForCausalLM": "glm4_moe:GLM4_MOE",
     "InternLM3ForCausalLM": "internlm3:INTERNLM3",
 }
 """Architecture, to file and record."""
