@@ -175,6 +175,16 @@ FAMILIES = [
         "norm_topk_prob": True,
     }),
     Family("glm4-moe", "Glm4MoeForCausalLM", {**_ROUTED, "head_dim": 32, "use_qk_norm": True}),
+    Family("starcoder2", "Starcoder2ForCausalLM", {"sliding_window": 20}),
+    Family("cohere", "CohereForCausalLM", {"logit_scale": 0.5}),
+    Family("cohere2", "Cohere2ForCausalLM", {
+        "logit_scale": 0.5, "head_dim": 32, "sliding_window": 20, "layer_types": _MIXED,
+        "num_hidden_layers": 4,
+    }),
+    Family("gpt2", "GPT2LMHeadModel", {
+        "n_embd": 64, "n_layer": 3, "n_head": 4, "n_positions": 256, "n_inner": 96,
+        "num_key_value_heads": 4,
+    }),
     Family("internlm3", "InternLM3ForCausalLM", {"attention_bias": True, "mlp_bias": True},
         base="LlamaForCausalLM",
         renamed={"model_type": "internlm3", "qkv_bias": True, "bias": True}),

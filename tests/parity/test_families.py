@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from tests.parity.families import FAMILIES, VOCAB_SIZE, Family
 from tests.parity.harness import Driver, Row
 from torch import Tensor
@@ -127,5 +128,23 @@ def test_experts_stored_as_one_tensor_load_alike(family_id: str, tmp_path: Path)
     checkpoints = [open_checkpoint(folder) for folder in (single, fused)]
     assert len(checkpoints[1].tensors) < len(checkpoints[0].tensors)
     models = [_load(checkpoint) for checkpoint in checkpoints]
+    for one, other in zip(*(model.parameters() for model in models), strict=True):
+        assert torch.equal(one.data, other.data)
+
+
+def test_gpt2_as_it_was_first_published(tmp_path: Path) -> None:
+    """Names without the common prefix, and the causal mask among the tensors."""
+    chosen = next(f for f in FAMILIES if f.id == "gpt2")
+    saved, published = tmp_path / "saved", tmp_path / "published"
+    chosen.save(saved)
+    tensors = {
+        name.removeprefix("transformer."): tensor
+        for name, tensor in load_file(saved / "model.safetensors").items()
+    }
+    tensors["h.0.attn.bias"] = torch.ones(1, 1, 8, 8)
+    published.mkdir()
+    save_file(tensors, published / "model.safetensors")
+    (published / "config.json").write_bytes((saved / "config.json").read_bytes())
+    models = [_load(open_checkpoint(folder)) for folder in (saved, published)]
     for one, other in zip(*(model.parameters() for model in models), strict=True):
         assert torch.equal(one.data, other.data)

@@ -12,6 +12,10 @@ class Layout:
     both.
 
     Attributes:
+        prefix: of every name; a published checkpoint may lack it.
+        positions: the table of learned positions, where there is one.
+        unused: ends of names of tensors that a checkpoint may hold and nothing reads.
+        transposed: projections within layers are stored as (in_features, out_features).
         qkv: where not empty, one tensor that holds q, k and v, in this order.
         gate_up: where not empty, one tensor that holds gate and up.
         input_norm, mlp_norm: before attention and before the MLP.
@@ -25,7 +29,11 @@ class Layout:
         shared: the MLP that every token passes. shared_gate: the product that weighs it.
     """
 
+    prefix: str = ""
     embedding: str = "model.embed_tokens"
+    positions: str = ""
+    unused: tuple[str, ...] = (".rotary_emb.inv_freq",)
+    transposed: bool = False
     layers: str = "model.layers"
     norm: str = "model.norm"
     head: str = "lm_head"

@@ -37,6 +37,11 @@ class ModelConfig:
             none.
         residual_scale: factor on the output of each block as it joins the residual stream.
         logits_scale: factor on the final logits, before the soft cap.
+        layer_norm: norms are about the mean, and have a bias where ``norm_bias``; else they are RMS
+            norms.
+        parallel_blocks: attention and MLP of a layer read the same, and are added together.
+        gated_mlp: whether the MLP has a gate.
+        learned_positions: rows of the table of positions that is added to the embeddings; 0: none.
         norm_offset: what is to be added to the stored weights of norms.
         experts: of layers that have some; None where none has.
         layout: what tensors are called, and which norms exist.
@@ -78,6 +83,11 @@ class ModelConfig:
     embedding_scale: float = 1.0
     residual_scale: float = 1.0
     logits_scale: float = 1.0
+    layer_norm: bool = False
+    norm_bias: bool = False
+    parallel_blocks: bool = False
+    gated_mlp: bool = True
+    learned_positions: int = 0
     norm_offset: float = 0.0
     experts: ExpertConfig | None = None
     layout: Layout = LLAMA
@@ -109,7 +119,8 @@ def parse_hf_config(config: Mapping[str, Any], *, where: str = "config.json") ->
     """
     architecture, family = _find_family(Fields(config, where))
     # A null overrides the default, as in transformers: "sliding_window": null means no window.
-    fields = Fields({**family.defaults, **config}, where)
+    named = {family.aliases.get(name, name): value for name, value in config.items()}
+    fields = Fields({**family.defaults, **named}, where)
     _refuse_quantised(fields)
     base = _parse_common(fields, architecture, family)
     model = replace(base, **family.refine(fields, base))
@@ -164,7 +175,9 @@ def _parse_common(fields: Fields, architecture: str, family: Family) -> ModelCon
         num_heads=num_heads,
         num_kv_heads=fields.integer("num_key_value_heads", num_heads),
         head_dim=head_dim,
-        intermediate_size=fields.integer("intermediate_size"),
+        intermediate_size=fields.integer(
+            "intermediate_size", family.mlp_ratio * hidden_size or None
+        ),
         hidden_act=fields.text("hidden_act"),
         rms_norm_eps=fields.positive("rms_norm_eps"),
         max_position_embeddings=max_positions,

@@ -31,6 +31,7 @@ class RopeConfig:
       below ``original_max / high_freq_factor`` kept, linear in between.
     * yarn: a ramp between base and base / factor over the dimensions that turn ``beta_fast`` to
       ``beta_slow`` times within ``original_max``; ``truncate`` rounds the ramp's ends outwards.
+    * none: nothing is turned; no configuration says so, layers without positions do.
     * longrope: base / short_factor[i] up to ``original_max`` tokens, base / long_factor[i] beyond.
 
     Attributes:
@@ -57,6 +58,17 @@ class RopeConfig:
     truncate: bool = True
     short_factor: tuple[float, ...] = ()
     long_factor: tuple[float, ...] = ()
+
+
+def no_rope(head_dim: int, max_positions: int) -> RopeConfig:
+    """Of layers that know no positions, or know them from elsewhere."""
+    return RopeConfig(
+        theta=1.0,
+        rotary_dim=head_dim,
+        kind="none",
+        max_position_embeddings=max_positions,
+        original_max_position_embeddings=max_positions,
+    )
 
 
 def parse_rope(

@@ -1,12 +1,19 @@
 """Building blocks of models: parameters that know how they are filled, bound to ops once."""
 
 from tupelo.layers.attention import Attention, AttentionKind
-from tupelo.layers.decoder import DecoderLayer, Norms, PostNormLayer, SandwichLayer, ScaledLayer
+from tupelo.layers.decoder import (
+    DecoderLayer,
+    Norms,
+    ParallelLayer,
+    PostNormLayer,
+    SandwichLayer,
+    ScaledLayer,
+)
 from tupelo.layers.embedding import Embedding, Head
 from tupelo.layers.linear import Linear, Part
-from tupelo.layers.mlp import MLP, GatedMLP
+from tupelo.layers.mlp import MLP, GatedMLP, PlainMLP
 from tupelo.layers.moe import ExpertNames, MoE
-from tupelo.layers.norm import RMSNorm, bind_add_norm
+from tupelo.layers.norm import LayerNorm, Norm, RMSNorm, bind_add_norm
 from tupelo.layers.parallel import SINGLE, Parallel
 from tupelo.layers.parameter import Parameter, Source, whole
 from tupelo.layers.rotary import RotaryTable
@@ -21,12 +28,16 @@ __all__ = [
     "ExpertNames",
     "GatedMLP",
     "Head",
+    "LayerNorm",
     "Linear",
     "MoE",
+    "Norm",
     "Norms",
     "Parallel",
+    "ParallelLayer",
     "Parameter",
     "Part",
+    "PlainMLP",
     "PostNormLayer",
     "RMSNorm",
     "RotaryTable",

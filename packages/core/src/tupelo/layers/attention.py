@@ -13,7 +13,15 @@ from torch import Tensor
 from tupelo.backend.attention import AttentionBackend, HeadSplit, Plan
 from tupelo.backend.kv_pool import KVPool
 from tupelo.layers.linear import Linear
-from tupelo.layers.norm import RMSNorm, bind_add_norm, bind_sum_norm, norm_statics
+from tupelo.layers.norm import (
+    LayerNorm,
+    Norm,
+    RMSNorm,
+    bind_add_norm,
+    bind_enter_norm,
+    bind_sum_norm,
+    norm_statics,
+)
 from tupelo.layers.parallel import SINGLE, Parallel
 from tupelo.layers.parameter import Parameter
 from tupelo.layers.rotary import RotaryTable
@@ -55,7 +63,7 @@ class Attention:
         kind: AttentionKind,
         parallel: Parallel,
         *,
-        norm: RMSNorm | None,
+        norm: Norm | None,
         qkv: Linear,
         out: Linear,
         q_norm: RMSNorm | None,
@@ -140,6 +148,17 @@ class Attention:
                 return plain(stream), stream
 
             return enter_plain
+        if isinstance(self._norm, LayerNorm):
+            summed = self._parallel if self._sum_input else SINGLE
+            ahead = bind_enter_norm(table, dtype, self._norm, summed)
+            call = OpCall(op="linear", dtype=dtype, shape=self._qkv.shape)
+            after = table.bind(call, weights=weights)
+
+            def enter_layer_norm(x: Tensor, residual: Tensor | None) -> tuple[Tensor, Tensor]:
+                normed, stream = ahead(x, residual)
+                return after(normed), stream
+
+            return enter_layer_norm
         if self._sum_input:
             join = bind_add_norm(table, dtype, self._norm, self._parallel)
             call = OpCall(op="linear", dtype=dtype, shape=self._qkv.shape)

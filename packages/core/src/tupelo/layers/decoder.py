@@ -9,7 +9,7 @@ from tupelo.backend.attention import AttentionBackend, Plan
 from tupelo.backend.kv_pool import KVPool
 from tupelo.layers.attention import Attention
 from tupelo.layers.mlp import MLP
-from tupelo.layers.norm import RMSNorm, bind_add_norm, bind_sum_norm
+from tupelo.layers.norm import Norm, bind_add_norm, bind_enter_norm, bind_sum_norm
 from tupelo.layers.parallel import SINGLE, Parallel
 from tupelo.layers.parameter import Parameter
 from tupelo.ops import OpTable
@@ -20,13 +20,16 @@ class Norms:
     """The norms of a layer after its input norm, which the attention block owns.
 
     Attributes:
-        mlp: before the MLP; None where only outputs are normed.
+        mlp: before the MLP; None where only outputs are normed, or where attention and MLP read
+            the same.
         attention_out, mlp_out: on a block's output, before it joins the residual; both or neither.
+        shared: before both, in layers that run attention and MLP side by side.
     """
 
-    mlp: RMSNorm | None
-    attention_out: RMSNorm | None = None
-    mlp_out: RMSNorm | None = None
+    mlp: Norm | None
+    attention_out: Norm | None = None
+    mlp_out: Norm | None = None
+    shared: Norm | None = None
 
 
 class DecoderLayer:
@@ -57,8 +60,8 @@ class DecoderLayer:
     def parameters(self) -> Iterator[Parameter]:
         """In the order of the computation."""
         yield from self._attention.parameters()
-        norms = (self._norms.attention_out, self._norms.mlp, self._norms.mlp_out)
-        for norm in norms:
+        norms = self._norms
+        for norm in (norms.shared, norms.attention_out, norms.mlp, norms.mlp_out):
             if norm is not None:
                 yield from norm.parameters()
         yield from self._mlp.parameters()
@@ -156,3 +159,25 @@ class PostNormLayer(SandwichLayer):
         out, stream = self._attend(x, residual, positions, attention, kv, plan)
         stream = stream + self._attention_out(out)
         return self._mlp_out(self._feed(stream)), stream
+
+
+class ParallelLayer(DecoderLayer):
+    """``x += attention(norm(x)) + mlp(norm(x))``, with one norm for both."""
+
+    def bind(self, table: OpTable, dtype: str) -> None:
+        self._bind_blocks(table, dtype)
+        assert self._norms.shared is not None
+        self._enter = bind_enter_norm(table, dtype, self._norms.shared, self._parallel)
+
+    def forward(
+        self,
+        x: Tensor,
+        residual: Tensor | None,
+        positions: Tensor,
+        attention: AttentionBackend,
+        kv: KVPool,
+        plan: Plan,
+    ) -> tuple[Tensor, Tensor]:
+        normed, stream = self._enter(x, residual)
+        out, _ = self._attend(normed, None, positions, attention, kv, plan)
+        return out + self._feed(normed), stream

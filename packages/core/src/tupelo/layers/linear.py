@@ -41,18 +41,24 @@ class Linear:
         self._record: LinearWeight | None = None
 
     @classmethod
-    def column(cls, parts: Sequence[Part], in_features: int, *, bias: bool) -> "Linear":
-        """Projections of one input, stacked; each rank computes some outputs of each."""
+    def column(
+        cls, parts: Sequence[Part], in_features: int, *, bias: bool, transposed: bool = False
+    ) -> "Linear":
+        """Projections of one input, stacked; each rank computes some outputs of each.
+
+        ``transposed``: the weights are stored as (in_features, out_features).
+        """
         weights, biases, end = [], [], 0
         for part in parts:
             start, end = end, end + part.rows.stop - part.rows.start
             weights.append(
                 Source(
                     name=f"{part.name}.weight",
-                    shape=(part.out_features, in_features),
+                    shape=_stored((part.out_features, in_features), transposed),
                     take=(part.rows, slice(0, in_features)),
                     place=(slice(start, end), slice(0, in_features)),
                     paired=part.paired,
+                    transposed=transposed,
                 )
             )
             biases.append(
@@ -77,6 +83,7 @@ class Linear:
         parallel: Parallel,
         *,
         bias: bool,
+        transposed: bool = False,
     ) -> "Linear":
         """A projection whose input is split: this rank's output is a partial sum.
 
@@ -86,9 +93,10 @@ class Linear:
         width = columns.stop - columns.start
         source = Source(
             name=f"{name}.weight",
-            shape=(out_features, in_features),
+            shape=_stored((out_features, in_features), transposed),
             take=(slice(0, out_features), columns),
             place=(slice(0, out_features), slice(0, width)),
+            transposed=transposed,
         )
         weight = Parameter(shape=(out_features, width), sources=(source,))
         if not bias:
@@ -130,3 +138,7 @@ class Linear:
         self._record.release()
         if not self._record.tensors:
             self._weight.tensor = None
+
+
+def _stored(shape: tuple[int, int], transposed: bool) -> tuple[int, int]:
+    return shape[::-1] if transposed else shape

@@ -1,6 +1,6 @@
 """MLP blocks."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Protocol
 
 from torch import Tensor
@@ -20,17 +20,27 @@ ACTIVATIONS = {
 """Hugging Face's names of the activations that ``gated_mlp`` has, to its own."""
 
 
-def activation_name(activation: str) -> str:
-    """The ops' name of an activation that Hugging Face calls ``activation``.
+PLAIN_ACTIVATIONS = {
+    "gelu": "gelu_erf",
+    "gelu_new": "gelu_tanh",
+    "gelu_fast": "gelu_tanh",
+    "gelu_pytorch_tanh": "gelu_tanh",
+    "relu": "relu",
+}
+"""Hugging Face's names of the activations that ``mlp`` has, to its own."""
+
+
+def activation_name(activation: str, known: Mapping[str, str] = ACTIVATIONS) -> str:
+    """The op's name of an activation that Hugging Face calls ``activation``.
 
     Raises:
         UnsupportedModel: no op computes it.
     """
-    if activation not in ACTIVATIONS:
+    if activation not in known:
         raise UnsupportedModel(
-            f"activation {activation!r} is not supported; supported: {', '.join(ACTIVATIONS)}"
+            f"activation {activation!r} is not supported; supported: {', '.join(known)}"
         )
-    return ACTIVATIONS[activation]
+    return known[activation]
 
 
 class MLP(Protocol):
@@ -97,5 +107,38 @@ class GatedMLP(MLP):
 
     def forward(self, x: Tensor) -> Tensor:
         """(num_tokens, hidden_size) for the same shape."""
+        out: Tensor = self._fn(x, self._activation)
+        return out
+
+
+class PlainMLP(MLP):
+    """``down(act(up(x)))``: this rank's partial sums.
+
+    Raises:
+        UnsupportedModel: an activation that no op computes.
+    """
+
+    def __init__(self, up: Linear, down: Linear, activation: str) -> None:
+        self._up = up
+        self._down = down
+        self._activation = activation_name(activation, PLAIN_ACTIVATIONS)
+
+    def parameters(self) -> Iterator[Parameter]:
+        yield from self._up.parameters()
+        yield from self._down.parameters()
+
+    def bind(self, table: OpTable, dtype: str) -> None:
+        call = OpCall(
+            op="mlp",
+            dtype=dtype,
+            shape=(self._up.in_features, self._down.in_features),
+            statics=(("activation", self._activation),),
+        )
+        weights = {"up": self._up.weight(), "down": self._down.weight()}
+        self._fn = table.bind(call, weights=weights)
+        self._up.release()
+        self._down.release()
+
+    def forward(self, x: Tensor) -> Tensor:
         out: Tensor = self._fn(x, self._activation)
         return out

@@ -7,7 +7,7 @@ and land in one fused tensor. Nothing is allocated until the first part is place
 
 import math
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -74,6 +74,12 @@ class Parameter:
         absent = all(source.name not in names for source in self.sources)
         if self.fused and absent and all(source.name in names for source in self.fused):
             self.sources, self.fused = self.fused, self.sources
+
+    def drop_prefix(self, prefix: str) -> None:
+        """Read tensors whose published names lack ``prefix``."""
+        self.sources = tuple(
+            replace(source, name=source.name.removeprefix(prefix)) for source in self.sources
+        )
 
     def num_bytes(self, dtype: str) -> int:
         """Bytes on this rank in a model of type ``dtype``."""

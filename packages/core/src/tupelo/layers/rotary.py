@@ -69,6 +69,10 @@ def _default(rope: RopeConfig, _: int) -> Tensor:
     return 1.0 / _powers(rope, rope.theta)
 
 
+def _none(rope: RopeConfig, _: int) -> Tensor:
+    return torch.zeros(rope.rotary_dim // 2)
+
+
 def _linear(rope: RopeConfig, _: int) -> Tensor:
     return 1.0 / _powers(rope, rope.theta) / rope.factor
 
@@ -118,6 +122,7 @@ def _longrope(rope: RopeConfig, max_length: int) -> Tensor:
 
 
 _KINDS: dict[str, Callable[[RopeConfig, int], Tensor]] = {
+    "none": _none,
     "default": _default,
     "linear": _linear,
     "dynamic": _dynamic,

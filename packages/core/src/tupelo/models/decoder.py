@@ -25,11 +25,15 @@ from tupelo.layers import (
     ExpertNames,
     GatedMLP,
     Head,
+    LayerNorm,
     Linear,
     MoE,
+    Norm,
     Norms,
+    ParallelLayer,
     Parameter,
     Part,
+    PlainMLP,
     PostNormLayer,
     RMSNorm,
     RotaryTable,
@@ -71,6 +75,11 @@ class Decoder(Model):
         self._embedding = Embedding(
             self._names.embedding, config.vocab_size, config.hidden_size, config.embedding_scale
         )
+        self._positions = (
+            Embedding(self._names.positions, config.learned_positions, config.hidden_size)
+            if config.learned_positions
+            else None
+        )
         self._layers = [self._layer(layer) for layer in range(config.num_layers)]
         self._norm = self.norm(self._names.norm, config.hidden_size)
         self._head = Head(
@@ -82,8 +91,13 @@ class Decoder(Model):
             soft_cap=config.final_soft_cap,
         )
 
-    def norm(self, name: str, size: int) -> RMSNorm:
-        """A norm with this family's epsilon and offset."""
+    def norm(self, name: str, size: int) -> Norm:
+        """A norm over hidden states, of this family's kind."""
+        if self.config.layer_norm:
+            return LayerNorm(name, size, self.config.rms_norm_eps, bias=self.config.norm_bias)
+        return self._rms_norm(name, size)
+
+    def _rms_norm(self, name: str, size: int) -> RMSNorm:
         return RMSNorm(name, size, self.config.rms_norm_eps, self.config.norm_offset)
 
     def mlp(self, layer: int, prefix: str) -> MLP:
@@ -91,8 +105,30 @@ class Decoder(Model):
         config, names = self.config, self._names
         if config.experts is not None and config.experts.layers[layer]:
             return self._moe(config.experts, prefix)
+        if not config.gated_mlp:
+            return self._plain(prefix)
         dense = (names.gate_up,) if names.gate_up else (names.gate, names.up)
         return self._gated(prefix, dense, names.down, config.intermediate_size)
+
+    def _plain(self, prefix: str) -> PlainMLP:
+        config, parallel, names = self.config, self.options.parallel, self._names
+        size, bias, transposed = config.intermediate_size, config.mlp_bias, names.transposed
+        rows = parallel.share(size, "rows of the MLP")
+        up = Part(f"{prefix}.{names.up}", size, rows)
+        hidden = config.hidden_size
+        return PlainMLP(
+            Linear.column([up], hidden, bias=bias, transposed=transposed),
+            Linear.row(
+                f"{prefix}.{names.down}",
+                hidden,
+                size,
+                rows,
+                parallel,
+                bias=bias,
+                transposed=transposed,
+            ),
+            config.hidden_act,
+        )
 
     def _gated(self, prefix: str, inputs: tuple[str, ...], down: str, size: int) -> GatedMLP:
         """A gated MLP; ``inputs`` names gate and up, or the one tensor that holds both."""
@@ -147,7 +183,8 @@ class Decoder(Model):
         )
 
     def parameters(self) -> Iterator[Parameter]:
-        parts: tuple[_Part, ...] = (self._embedding, *self._layers, self._norm, self._head)
+        first = (self._embedding, *([self._positions] if self._positions else []))
+        parts: tuple[_Part, ...] = (*first, *self._layers, self._norm, self._head)
         for part in parts:
             yield from part.parameters()
 
@@ -166,6 +203,8 @@ class Decoder(Model):
         last = parallel if self._layer_class.leaves_partial_sums else SINGLE
         self._finish = bind_add_norm(table, dtype, self._norm, last)
         self._embed = self._embedding.forward
+        if self._positions is not None:
+            self._positions.bind(table, dtype)
         self._steps = [layer.forward for layer in self._layers]
 
     def forward(
@@ -173,6 +212,8 @@ class Decoder(Model):
     ) -> Tensor:
         positions = inputs.positions
         x = self._embed(inputs.input_ids)
+        if self._positions is not None:
+            x = x + self._positions.forward(positions)
         residual: Tensor | None = None
         for step in self._steps:
             x, residual = step(x, residual, positions, attention, kv, plan)
@@ -215,7 +256,9 @@ class Decoder(Model):
     def _layer(self, layer: int) -> DecoderLayer:
         parallel, names = self.options.parallel, self._names
         prefix = f"{names.layers}.{layer}"
+        parallel_blocks = self.config.parallel_blocks
         norms = Norms(
+            shared=self._layer_norm(prefix, names.input_norm) if parallel_blocks else None,
             mlp=self._layer_norm(prefix, names.mlp_norm),
             attention_out=self._layer_norm(prefix, names.attention_out_norm),
             mlp_out=self._layer_norm(prefix, names.mlp_out_norm),
@@ -228,7 +271,7 @@ class Decoder(Model):
             residual_scale=self.config.residual_scale,
         )
 
-    def _layer_norm(self, prefix: str, name: str) -> RMSNorm | None:
+    def _layer_norm(self, prefix: str, name: str) -> Norm | None:
         return self.norm(f"{prefix}.{name}", self.config.hidden_size) if name else None
 
     def _attention(self, layer: int, prefix: str) -> Attention:
@@ -241,9 +284,14 @@ class Decoder(Model):
             layer,
             AttentionKind(self.attention_specs.index(spec), spec, self._rotary[config.rope(layer)]),
             parallel,
-            norm=self._layer_norm(prefix, self._names.input_norm),
+            norm=(
+                None if config.parallel_blocks else self._layer_norm(prefix, self._names.input_norm)
+            ),
             qkv=Linear.column(
-                self._qkv_parts(layer, prefix), config.hidden_size, bias=config.attention_bias
+                self._qkv_parts(layer, prefix),
+                config.hidden_size,
+                bias=config.attention_bias,
+                transposed=self._names.transposed,
             ),
             out=Linear.row(
                 f"{prefix}.{self._names.out}",
@@ -252,6 +300,7 @@ class Decoder(Model):
                 heads,
                 parallel,
                 bias=config.attention_output_bias,
+                transposed=self._names.transposed,
             ),
             q_norm=q_norm,
             k_norm=k_norm,
@@ -295,14 +344,16 @@ class Decoder(Model):
             (config.num_heads, config.num_kv_heads) if config.qk_norm_width else (1, 1)
         )
         return (
-            self.norm(f"{prefix}.{self._names.q_norm}", q_heads * config.head_dim),
-            self.norm(f"{prefix}.{self._names.k_norm}", k_heads * config.head_dim),
+            self._rms_norm(f"{prefix}.{self._names.q_norm}", q_heads * config.head_dim),
+            self._rms_norm(f"{prefix}.{self._names.k_norm}", k_heads * config.head_dim),
         )
 
 
 def _layer_class(config: ModelConfig) -> type[DecoderLayer]:
     """The kind of layer that has the norms of this layout."""
     names = config.layout
+    if config.parallel_blocks:
+        return ParallelLayer
     if names.attention_out_norm:
         return SandwichLayer if names.mlp_norm else PostNormLayer
     return DecoderLayer if config.residual_scale == 1.0 else ScaledLayer

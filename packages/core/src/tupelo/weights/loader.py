@@ -105,21 +105,25 @@ def check_weights(model: Model, checkpoint: Checkpoint) -> tuple[str, ...]:
     """Settle on the checkpoint's published form, and check names and shapes; returns the tensors
     that are left out on purpose.
 
-    A tied model may be saved with a copy of its head.
+    A tied model may be saved with a copy of its head, and some with tables that nothing reads.
 
     Raises:
         CheckpointError: tensors are missing, unknown, or of another shape; they are named.
     """
     infos = checkpoint.tensors
+    layout = model.config.layout
+    bare = not any(name.startswith(layout.prefix) for name in infos)
     for parameter in model.parameters():
         parameter.choose_form(infos)
+        if bare:
+            parameter.drop_prefix(layout.prefix)
     places = parameter_places(model)
     missing = [name for name in places if name not in infos]
     if missing:
         raise CheckpointError(f"{checkpoint.path} lacks {_listed(missing)}")
     ignored = [name for name in infos if name not in places]
     copies = ("lm_head.weight",) if model.config.tie_word_embeddings else ()
-    unknown = [name for name in ignored if name not in copies]
+    unknown = [n for n in ignored if n not in copies and not n.endswith(layout.unused)]
     if unknown:
         raise CheckpointError(
             f"{checkpoint.path} has {_listed(unknown)}, which {model.config.architecture} with "
