@@ -127,27 +127,23 @@ def moe_route_samples() -> Iterator[Sample]:
         yield Sample(
             id=name, args=args, call=OpCall(op="moe_route", dtype="", shape=(experts, top_k))
         )
-    for name, more in (
-        ("sigmoid", {"scoring": "sigmoid"}),
-        ("biased", {"scoring": "sigmoid", "bias": -draw.order(12) / 8, "scale": 2.5}),
-        ("groups", {"num_groups": 4, "top_groups": 2}),
-        ("biased_groups", {
-            "scoring": "sigmoid", "bias": draw.order(12) / 16, "num_groups": 3, "top_groups": 2,
-            "group_top": 2, "scale": 2.5,
-        }),
-    ):  # fmt: skip
-        logits = torch.stack([0.25 * draw.order(12) for _ in range(5)])
-        yield Sample(
-            id=name,
-            args={"logits": logits, "top_k": 3, "renormalize": True, **more},
-            call=OpCall(
-                op="moe_route",
-                dtype="",
-                shape=(12, 3),
-                statics=(("scoring", more.get("scoring", "softmax")),),
-            ),
-            float32_args=("bias",) if "bias" in more else (),
-        )
+    for name, scoring, bias, groups, scale in (
+        ("sigmoid", "sigmoid", None, (1, 1, 1), 1.0),
+        ("biased", "sigmoid", -draw.order(12) / 8, (1, 1, 1), 2.5),
+        ("groups", "softmax", None, (4, 2, 1), 1.0),
+        ("biased_groups", "sigmoid", draw.order(12) / 16, (3, 2, 2), 2.5),
+    ):
+        args = {
+            "logits": torch.stack([0.25 * draw.order(12) for _ in range(5)]),
+            "top_k": 3,
+            "renormalize": True,
+            "scoring": scoring,
+            "bias": bias,
+            **dict(zip(("num_groups", "top_groups", "group_top"), groups, strict=True)),
+            "scale": scale,
+        }
+        call = OpCall(op="moe_route", dtype="", shape=(12, 3), statics=(("scoring", scoring),))
+        yield Sample(id=name, args=args, call=call, float32_args=("bias",))
 
 
 def moe_experts_samples() -> Iterator[Sample]:
@@ -192,7 +188,8 @@ def moe_experts_samples() -> Iterator[Sample]:
             args["down_bias"] = draw.normal(experts, hidden)
         shape, statics = (experts, top_k, hidden, inner), (("activation", activation),)
         call = OpCall(op="moe_experts", dtype="", shape=shape, statics=statics)
-        yield Sample(id=name, args=args, call=call, scale=10.0 if name == "large" else 1.0)
+        size = 10.0 if name == "large" else 4.0 if name.startswith("biased") else 1.0
+        yield Sample(id=name, args=args, call=call, scale=size)
 
 
 def _rows(draw: Draw, name: str, rows: int, features: int) -> Tensor:
