@@ -1,0 +1,16 @@
+"""Structured output: grammars compiled within bounds, masks of allowed tokens. Imports no torch."""
+
+from tupelo.grammar.compiler import GrammarCompiler, refusal
+from tupelo.grammar.matcher import Matcher, SharedGrammar
+from tupelo.grammar.options import GrammarOptions
+from tupelo.grammar.vocabulary import Vocabulary, read_vocabulary
+
+__all__ = [
+    "GrammarCompiler",
+    "GrammarOptions",
+    "Matcher",
+    "SharedGrammar",
+    "Vocabulary",
+    "read_vocabulary",
+    "refusal",
+]

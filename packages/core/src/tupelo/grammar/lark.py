@@ -1,0 +1,87 @@
+"""Every kind of grammar as a source of llguidance: Lark text, or JSON that holds a schema."""
+
+import json
+from typing import Any
+
+import llguidance
+
+from tupelo.grammar.backend import GrammarError
+from tupelo.grammar.options import GrammarOptions
+from tupelo.grammar.schema import parse_json, read_schema
+from tupelo.request import Grammar
+
+
+def translate(grammar: Grammar, options: GrammarOptions) -> str:
+    """The source that means ``grammar``.
+
+    Raises:
+        GrammarError: broken, or beyond what can be expressed.
+    """
+    match grammar.kind:
+        case "json_object":
+            return schema_source({"type": "object"}, options)
+        case "json_schema":
+            return schema_source(read_schema(grammar.text), options, strict=grammar.strict)
+        case "regex":
+            return f"start: {regex_literal(grammar.text)}\n"
+        case "choice":
+            return _choice(grammar.text)
+    raise GrammarError(f"grammars of kind {grammar.kind!r} are not supported")
+
+
+def schema_source(schema: Any, options: GrammarOptions, *, strict: bool = True) -> str:
+    """A grammar that is one JSON value.
+
+    ``strict``: refuse keywords that cannot be enforced, which are ignored otherwise.
+    """
+    return llguidance.LLMatcher.grammar_from_json_schema(
+        json.dumps(schema, ensure_ascii=False),
+        overrides=json_options(options, strict=strict),  # type: ignore[arg-type]
+    )
+
+
+def json_options(options: GrammarOptions, *, strict: bool = True) -> dict[str, Any]:
+    """What a client's own ``x-guidance`` may not change."""
+    flexible: dict[str, Any] = {"whitespace_flexible": False}
+    if options.whitespace:
+        flexible = {"whitespace_flexible": True, "whitespace_pattern": options.whitespace}
+    return {
+        "item_separator": ",",
+        "key_separator": ":",
+        "coerce_one_of": False,
+        "lenient": not strict,
+        **flexible,
+    }
+
+
+def regex_literal(pattern: str) -> str:
+    """A regular expression that must match as a whole, as Lark writes it.
+
+    ``\\d``, ``\\w`` and ``\\s`` are ASCII, ``.`` is anything but a new line. An anchor at either
+    end says nothing that is not so already.
+    """
+    if pattern.startswith("^"):
+        pattern = pattern[1:]
+    if pattern.endswith("$") and (len(pattern) - len(pattern[:-1].rstrip("\\"))) % 2 == 1:
+        pattern = pattern[:-1]
+    if not pattern:
+        return '""'
+    return f"/{llguidance.regex_to_lark(pattern, use_ascii='dws')}/"
+
+
+def text_literal(text: str) -> str:
+    """A string that must come as it is."""
+    return json.dumps(text, ensure_ascii=False)
+
+
+def _choice(text: str) -> str:
+    choices = parse_json(text)
+    if not isinstance(choices, list) or not all(isinstance(c, str) for c in choices):
+        raise GrammarError("must be a list of strings")
+    if not choices:
+        raise GrammarError("there is nothing to choose from")
+    # One terminal: its automaton follows all choices at once, however many they are.
+    options = " | ".join(text_literal(choice) for choice in dict.fromkeys(choices) if choice)
+    if not options:
+        return 'start: ""\n'
+    return f"start: CHOICE{'?' if '' in choices else ''}\nCHOICE: {options}\n"
