@@ -96,6 +96,27 @@ class EngineConfig:
         False,
         "a request's tokens never depend on what else is in its batch; needs a backend that can",
     )
+    grammar_backend: str = option(
+        "auto",
+        "library that follows grammars; auto is llguidance, none refuses grammars",
+        choices=("auto", "llguidance", "none"),
+    )
+    constrained_json_whitespace_pattern: str = option(
+        "",
+        "regular expression of the whitespace between JSON's tokens; empty means a space or two, "
+        "or a new line and its indentation",
+    )
+    constrained_json_disable_any_whitespace: bool = option(
+        False, "no whitespace between JSON's tokens"
+    )
+    disable_jump_forward: bool = option(
+        False, "sample tokens that a grammar forces, instead of appending them"
+    )
+    grammar_compile_limit_s: float = option(
+        1.5, "seconds that compiling one grammar may take", low=0.1
+    )
+    grammar_cache_entries: int = option(256, "compiled grammars that are kept", low=0)
+    grammar_cache_mb: int = option(512, "memory of compiled grammars that are kept, in MiB", low=0)
     watchdog_timeout_s: float = option(
         300.0, "a step longer than this means the engine is stuck", low=1
     )

@@ -7,6 +7,7 @@ anything is allocated. Imports neither torch nor any other part of Tupelo but ``
 """
 
 import contextlib
+import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
@@ -144,12 +145,15 @@ class Grammar:
             unenforced (False).
         param: the field of the client's request that it came from, which errors name; empty means
             ``kind``.
+        after: ids after whose appearance the grammar begins, such as the end of a model's
+            thinking; until then everything is allowed. Empty means from the start.
     """
 
     kind: str
     text: str = ""
     strict: bool = True
     param: str = ""
+    after: tuple[int, ...] = ()
 
     def checked(self) -> "Grammar":
         """The grammar itself, if its kind is known and its source within its bound.
@@ -228,6 +232,7 @@ class Request:
             )
         if self.grammar is not None:
             self.grammar.checked()
+            check_token_ids(self.grammar.after, vocab_size, param="grammar")
         check_int("top_logprobs", self.top_logprobs, 0, MAX_TOP_LOGPROBS)
         check_int("priority", self.priority, -MAX_INT32, MAX_INT32)
         room = context_length - len(self.input_ids)
@@ -244,6 +249,35 @@ class Request:
         if start is not None:
             check_int("logprob_start_len", start, 0, len(self.input_ids))
         return replace(self, params=params)
+
+
+def take_grammar(values: dict[str, Any]) -> Grammar | None:
+    """Take the fields that ask for a grammar out of untrusted ``values``; None and empty ask for
+    none.
+
+    ``json_schema`` may be text or an object, ``structural_tag`` too, ``choice`` is a list of
+    strings, ``regex`` and ``ebnf`` are text.
+
+    Raises:
+        InvalidRequest: several are given, or one of a wrong type.
+    """
+    found: list[Grammar] = []
+    for name in ("json_schema", "regex", "ebnf", "structural_tag", "choice"):
+        value = values.pop(name, None)
+        if value is None or value == "":
+            continue
+        fits = isinstance(value, str) if name in ("regex", "ebnf") else _is_json(name, value)
+        if not fits:
+            raise InvalidRequest(f"{name}: got a value of the wrong type", param=name)
+        try:
+            text = value if isinstance(value, str) else json.dumps(value)
+        except (TypeError, ValueError, RecursionError):
+            raise InvalidRequest(f"{name}: is no JSON value", param=name) from None
+        found.append(Grammar(kind=name, text=text))
+    if len(found) > 1:
+        names = " and ".join(grammar.kind for grammar in found)
+        raise InvalidRequest(f"{names}: at most one of them may be given", param=found[1].kind)
+    return found[0] if found else None
 
 
 def check_token_ids(ids: Sequence[int], vocab_size: int, *, param: str) -> None:
@@ -356,6 +390,10 @@ def _check_bias(name: str, value: object) -> tuple[tuple[int, float], ...]:
             key = int(key)
         pairs.append((check_int(name, key, 0, MAX_INT32), check_float(name, bias, -100.0, 100.0)))
     return tuple(pairs)
+
+
+def _is_json(name: str, value: object) -> bool:
+    return isinstance(value, list if name == "choice" else str | dict | bool)
 
 
 def _short(value: object) -> str:

@@ -190,7 +190,9 @@ class SampleStream:
             finish.reason is FinishReason.ERROR
             or (finish.reason is FinishReason.ABORT and finish.status not in (200, 499))
         ):
-            error = RequestError(finish.message, code=finish.code or None)
+            error = RequestError(
+                finish.message, param=finish.param or None, code=finish.code or None
+            )
             error.status = finish.status if finish.status >= 400 else 500
             raise error
         ids = output.token_ids

@@ -247,6 +247,7 @@ def scheduler_config(config: EngineConfig, built: Built) -> SchedulerConfig:
         radix=not config.disable_radix_cache,
         same_step_sharing=built.backend.capabilities.same_step_sharing,
         seed=config.seed,
+        jump_forward=not config.disable_jump_forward,
     )
 
 

@@ -5,6 +5,7 @@ One thread drives it: a thread of this process (``Engine``) or the main thread o
 """
 
 import logging
+from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
@@ -12,21 +13,20 @@ from tupelo.config import EngineConfig
 from tupelo.engine.build import Built, pipeline_depth, scheduler_config
 from tupelo.engine.control import Operator
 from tupelo.engine.executor import InProcessExecutor
-from tupelo.engine.loop import EngineLoop
+from tupelo.engine.grammars import open_grammars
+from tupelo.engine.loop import EngineLoop, refused
 from tupelo.engine.messages import (
     Abort,
     Control,
-    Finish,
     FromEngine,
-    Output,
     Outputs,
     Shutdown,
     Submit,
     ToEngine,
 )
 from tupelo.engine.resident import Resident
-from tupelo.errors import InvalidRequest, RequestError
-from tupelo.request import FinishReason, Request
+from tupelo.errors import RequestError
+from tupelo.request import Request
 from tupelo.scheduler import Scheduler
 
 logger = logging.getLogger(__name__)
@@ -35,19 +35,24 @@ logger = logging.getLogger(__name__)
 class EngineCore:
     """Scheduler, loop and the operator's calls of one engine.
 
+    Args:
+        wake: called from any thread when ``has_work`` has become true without a message.
+
     Attributes:
         loop: for its step clock, which the heartbeat reads.
         stopping: a ``Shutdown`` has arrived.
     """
 
-    def __init__(self, config: EngineConfig, built: Built) -> None:
+    def __init__(self, config: EngineConfig, built: Built, wake: Callable[[], None]) -> None:
         self._built = built
+        self._grammars = open_grammars(config, built.info, wake)
         self._scheduler = Scheduler(scheduler_config(config, built))
         self.loop = EngineLoop(
             self._scheduler,
             InProcessExecutor(built),
             built.info.vocab_size,
             depth=pipeline_depth(config, built.backend),
+            grammars=self._grammars,
             check_integrity=config.check_integrity,
         )
         self._operator = Operator(self.loop, Resident(config, built), self.stats)
@@ -76,6 +81,11 @@ class EngineCore:
         outputs = self.loop.step()
         return [Outputs(outputs)] if outputs else []
 
+    def close(self) -> None:
+        """End what runs beside the loop: threads and processes for grammars."""
+        if self._grammars is not None:
+            self._grammars.compiler.close()
+
     def stats(self) -> dict[str, Any]:
         """Counters and gauges, plain numbers by name; page figures are lists, one entry a group."""
         cache = self._scheduler.cache.stats()
@@ -93,6 +103,8 @@ class EngineCore:
             "lookup_tokens": cache.num_lookup_tokens,
             "hit_tokens": cache.num_hit_tokens,
             "paused": int(self.loop.held),
+            "num_grammar_waiting": 0 if self._grammars is None else len(self._grammars),
+            **({} if self._grammars is None else self._grammars.compiler.stats()),
         }
 
     def _submit(self, request: Request) -> list[FromEngine]:
@@ -101,17 +113,7 @@ class EngineCore:
             checked = request.checked(
                 vocab_size=info.vocab_size, context_length=info.context_length
             )
-            if checked.grammar is not None:
-                raise InvalidRequest(
-                    "this engine compiles no grammars", param=checked.grammar.param or None
-                )
             self.loop.submit(checked)
         except RequestError as error:
-            finish = Finish(
-                reason=FinishReason.ERROR,
-                message=str(error),
-                status=error.status,
-                code=error.code or "",
-            )
-            return [Outputs([Output(rid=request.rid, token_ids=[], finish=finish)])]
+            return [Outputs([refused(request.rid, error)])]
         return []

@@ -36,7 +36,7 @@ from tupelo.engine.messages import (
 )
 from tupelo.engine.reply import ReplyBuilder
 from tupelo.errors import ConfigError, EngineUnavailable, InvalidRequest
-from tupelo.request import Request, SamplingParams
+from tupelo.request import Grammar, Request, SamplingParams, take_grammar
 from tupelo.text.tokenizer import Tokenizer, load_tokenizer
 
 Sink = Callable[[Output | None], None]
@@ -82,8 +82,8 @@ class Engine:
         self.info = self._built.info
         path = self.info.tokenizer_path
         self.tokenizer: Tokenizer | None = load_tokenizer(path) if path else None
-        self._core = EngineCore(self.config, self._built)
-        self._inbox: queue.SimpleQueue[ToEngine] = queue.SimpleQueue()
+        self._inbox: queue.SimpleQueue[ToEngine | None] = queue.SimpleQueue()
+        self._core = EngineCore(self.config, self._built, lambda: self._inbox.put(None))
         self._sinks: dict[str, Sink] = {}
         self._replies: dict[int, queue.SimpleQueue[Reply]] = {}
         self._numbers = itertools.count(1)
@@ -114,7 +114,8 @@ class Engine:
 
         Args:
             prompt: text, or a list of texts; or give ``input_ids``.
-            sampling_params: names and values as in ``SamplingParams``; one for all, or a list.
+            sampling_params: names and values as in ``SamplingParams``, and one of ``json_schema``,
+                ``regex``, ``ebnf``, ``structural_tag`` and ``choice``; one for all, or a list.
             input_ids: ids, or a list of lists of ids.
             stream: return an iterator of cumulative replies; for several prompts each reply has its
                 ``index``.
@@ -238,8 +239,8 @@ class Engine:
             )
         checked = [self._params(p) for p in given]
         samples = [
-            self._sample(ids, p, sample, wanted)
-            for ids, p in zip(prompts, checked, strict=True)
+            self._sample(ids, p, grammar, sample, wanted)
+            for ids, (p, grammar) in zip(prompts, checked, strict=True)
             for sample in range(p.n)
         ]
         return samples, single and len(samples) == 1
@@ -257,15 +258,20 @@ class Engine:
         texts = [prompt] if single else list(prompt)
         return [tuple(self.tokenizer.encode(text)) for text in texts], single
 
-    def _params(self, params: Params) -> SamplingParams:
-        values = params if isinstance(params, dict) else None
-        if values is None:
-            return params if isinstance(params, SamplingParams) else SamplingParams()
-        values = {("seed" if k == "sampling_seed" else k): v for k, v in values.items()}
-        return SamplingParams.checked(values, vocab_size=self.info.vocab_size)
+    def _params(self, params: Params) -> tuple[SamplingParams, Grammar | None]:
+        if not isinstance(params, dict):
+            return params or SamplingParams(), None
+        values = {("seed" if k == "sampling_seed" else k): v for k, v in params.items()}
+        grammar = take_grammar(values)
+        return SamplingParams.checked(values, vocab_size=self.info.vocab_size), grammar
 
     def _sample(
-        self, ids: tuple[int, ...], params: SamplingParams, sample: int, wanted: dict[str, Any]
+        self,
+        ids: tuple[int, ...],
+        params: SamplingParams,
+        grammar: Grammar | None,
+        sample: int,
+        wanted: dict[str, Any],
     ) -> Sample:
         """One request of the engine; sample i of a seeded prompt has seed + i."""
         logprobs = bool(wanted.get("return_logprob", False))
@@ -282,6 +288,7 @@ class Engine:
             logprobs=logprobs,
             top_logprobs=int(wanted.get("top_logprobs_num", 0)) if logprobs else 0,
             prompt_logprobs_from=start if logprobs and start >= 0 else None,
+            grammar=grammar,
         )
         request = request.checked(
             vocab_size=self.info.vocab_size, context_length=self.info.context_length
@@ -376,12 +383,15 @@ class Engine:
             block = not self._core.has_work()
             try:
                 while True:
-                    self._deliver(self._core.handle(self._inbox.get(block)))
+                    message = self._inbox.get(block)
+                    if message is not None:  # None only wakes
+                        self._deliver(self._core.handle(message))
                     block = False
             except queue.Empty:
                 pass
             if self._core.has_work() and not self._core.stopping:
                 self._deliver(self._core.step())
+        self._core.close()
         for sink in list(self._sinks.values()):
             sink(None)
 

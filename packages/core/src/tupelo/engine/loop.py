@@ -20,11 +20,14 @@ import numpy as np
 import numpy.typing as npt
 
 from tupelo.backend import Ticket
-from tupelo.batch import StepResult
+from tupelo.batch import Feature, StepResult
 from tupelo.engine.executor import Executor
+from tupelo.engine.grammars import GrammarQueue
 from tupelo.engine.messages import Finish, Output, Scores, Timing
+from tupelo.errors import InvalidRequest, QueueFull, RequestAborted, RequestError
+from tupelo.grammar import Matcher
 from tupelo.request import FinishReason, Request
-from tupelo.scheduler import Ended, Entry, Matcher, Scheduler, Step
+from tupelo.scheduler import Ended, Entry, Phase, Scheduler, Step, grammar_ending
 
 logger = logging.getLogger(__name__)
 
@@ -43,6 +46,7 @@ class EngineLoop:
     Args:
         scheduler: decides. executor: computes. vocab_size: width of grammar masks.
         depth: steps in flight.
+        grammars: compiles and follows grammars; None refuses requests that have one.
         check_integrity: prove the page bookkeeping after each step.
 
     Attributes:
@@ -58,6 +62,7 @@ class EngineLoop:
         vocab_size: int,
         *,
         depth: int = 1,
+        grammars: GrammarQueue | None = None,
         check_integrity: bool = False,
     ) -> None:
         self.scheduler = scheduler
@@ -67,26 +72,45 @@ class EngineLoop:
         self._executor = executor
         self._mask_words = -(-vocab_size // 32)
         self._depth = depth
+        self._grammars = grammars
         self._check = check_integrity
         self._flights: deque[_Flight] = deque()
 
     def has_work(self) -> bool:
         """Whether ``step`` has anything to do."""
+        if self._grammars is not None and self._grammars.has_done():
+            return True
         return bool(self._flights) or (not self.held and self.scheduler.has_work())
 
-    def submit(self, request: Request, matcher: Matcher | None = None) -> None:
-        """Queue a checked request; see ``Scheduler.submit``."""
-        self.scheduler.submit(request, matcher)
+    def submit(self, request: Request) -> None:
+        """Queue a checked request; one with a grammar first waits for that to be compiled.
+
+        Raises:
+            QueueFull: too many requests wait already. InvalidRequest: grammars are not served.
+        """
+        if request.grammar is None:
+            self.scheduler.submit(request)
+        elif self._grammars is None:
+            name = request.grammar.param or request.grammar.kind
+            raise InvalidRequest(f"{name}: this engine serves no grammars", param=name)
+        else:
+            self._grammars.submit(request)
 
     def abort(self, rids: Iterable[str] | None = None) -> list[Output]:
         """Drop requests; returns their last outputs."""
-        return [self._last_output(ended) for ended in self.scheduler.abort(rids)]
+        chosen = None if rids is None else list(rids)
+        outputs = [self._last_output(ended) for ended in self.scheduler.abort(chosen)]
+        if self._grammars is not None:
+            gone = self._grammars.abort(chosen)
+            self.scheduler.counters.aborted += len(gone)
+            outputs += [refused(r.rid, RequestAborted("aborted")) for r in gone]
+        return outputs
 
     def step(self) -> list[Output]:
         """Launch the next step if there is room in flight, land the oldest otherwise."""
         self.step_started_s = time.monotonic()
         try:
-            outputs: list[Output] = []
+            outputs = self._admit_compiled()
             launched = False
             if len(self._flights) < self._depth and not self.held:
                 launched = self._launch(outputs)
@@ -115,11 +139,11 @@ class EngineLoop:
         batch.bucket = self._executor.bucket(batch.num_tokens, batch.num_rows)
         try:
             forward = self._executor.forward(batch)
-            masked = any(row.entry.matcher is not None for row in step.rows)
+            masked = Feature.MASK in batch.features
             if masked:
                 while self._flights:
                     outputs += self._land()
-            mask = self._mask(step) if masked else None
+            mask = self._mask(step, outputs) if masked else None
             ticket = self._executor.sample(forward, batch, mask)
         except Exception:
             logger.exception("step %d failed; its %d requests end", batch.step, batch.num_rows)
@@ -148,13 +172,45 @@ class EngineLoop:
     def _fail(self, step: Step) -> list[Output]:
         return [self._last_output(ended) for ended in self.scheduler.fail(step)]
 
-    def _mask(self, step: Step) -> npt.NDArray[np.int32]:
-        """Bitmask of the step's sampling rows; rows without a grammar allow everything."""
+    def _admit_compiled(self) -> list[Output]:
+        """Queue the requests whose grammars are ready; returns the last outputs of the others."""
+        outputs = []
+        for item in self._grammars.take() if self._grammars is not None else ():
+            if isinstance(item.outcome, RequestError):
+                outputs.append(refused(item.request.rid, item.outcome))
+                continue
+            try:
+                entry = self.scheduler.submit(item.request, item.outcome)
+                entry.arrived_s = item.arrived_s
+            except QueueFull as error:
+                outputs.append(refused(item.request.rid, error))
+        return outputs
+
+    def _mask(self, step: Step, outputs: list[Output]) -> npt.NDArray[np.int32]:
+        """Bitmask of the step's sampling rows; rows without a grammar allow everything.
+
+        Requests whose grammar turns out to have ended, or to have failed, end; what is sampled for
+        them is surplus.
+        """
+        assert self._grammars is not None
         mask = np.full((len(step.rows), self._mask_words), -1, np.int32)
+        rows: list[tuple[Matcher, int]] = []
+        live: list[Entry] = []
         for index, row in enumerate(step.rows):
-            entry = row.entry
-            if entry.matcher is not None and entry.epoch == row.epoch:
-                entry.matcher.fill(mask[index])
+            matcher, entry = row.entry.matcher, row.entry
+            void = entry.phase is Phase.FINISHED or entry.epoch != row.epoch
+            if isinstance(matcher, Matcher) and not void:
+                rows.append((matcher, index))
+                live.append(entry)
+        self._grammars.compiler.fill(rows, mask)
+        ended = []
+        for entry, (_, index) in zip(live, rows, strict=True):
+            end = grammar_ending(entry)
+            if end is not None:
+                mask[index] = -1
+                ended.append(end)
+        self.scheduler.end(ended)
+        outputs += [self._last_output(item) for item in ended]
         return mask
 
     def _last_output(self, ended: Ended) -> Output:
@@ -167,6 +223,13 @@ class EngineLoop:
         finish = Finish(reason=ended.reason, matched=ended.matched)
         if ended.reason is FinishReason.ABORT:
             finish = Finish(reason=ended.reason, message="aborted", status=499, code="aborted")
+        elif ended.reason is FinishReason.ERROR and ended.message:
+            finish = Finish(
+                reason=ended.reason,
+                message=f"the grammar cannot be followed any further: {ended.message}",
+                status=InvalidRequest.status,
+                code="grammar_failed",
+            )
         elif ended.reason is FinishReason.ERROR:
             finish = Finish(
                 reason=ended.reason,
@@ -175,6 +238,19 @@ class EngineLoop:
                 code="internal_error",
             )
         return _output(entry, finish, timing)
+
+
+def refused(rid: str, error: RequestError) -> Output:
+    """The only output of a request that is not served."""
+    aborted = isinstance(error, RequestAborted)
+    finish = Finish(
+        reason=FinishReason.ABORT if aborted else FinishReason.ERROR,
+        message=str(error),
+        status=error.status,
+        code=error.code or "",
+        param=error.param or "",
+    )
+    return Output(rid=rid, token_ids=[], finish=finish)
 
 
 def _output(entry: Entry, finish: Finish | None = None, timing: Timing | None = None) -> Output:
@@ -195,6 +271,6 @@ def _output(entry: Entry, finish: Finish | None = None, timing: Timing | None = 
         cached_tokens=max(0, entry.cached_tokens),
         scores=scores,
         prompt_scores=prompt_scores,
-        retractions=entry.epoch,
+        retractions=entry.retractions,
         timing=timing,
     )

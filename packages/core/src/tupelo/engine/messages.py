@@ -47,7 +47,7 @@ class Finish(msgspec.Struct, frozen=True):
     Attributes:
         reason: see ``FinishReason``.
         matched: the stop token id, where one ended it.
-        message, status, code: of the error, where ``reason`` is abort or error.
+        message, status, code, param: of the error, where ``reason`` is abort or error.
     """
 
     reason: FinishReason
@@ -55,6 +55,7 @@ class Finish(msgspec.Struct, frozen=True):
     message: str = ""
     status: int = 200
     code: str = ""
+    param: str = ""
 
 
 class Scores(msgspec.Struct, frozen=True):

@@ -3,7 +3,7 @@
 from typing import Any
 
 from tupelo.engine.messages import Finish, Output, Scores
-from tupelo.errors import RequestAborted, RequestError, RequestFailed
+from tupelo.errors import InvalidRequest, RequestAborted, RequestError, RequestFailed
 from tupelo.request import FinishReason, Request
 from tupelo.text.output import TextStream
 from tupelo.text.tokenizer import Tokenizer
@@ -109,6 +109,7 @@ def _finish_reason(finish: Finish, num_tokens: int) -> dict[str, Any]:
 def _error(finish: Finish) -> RequestError:
     if finish.reason is FinishReason.ABORT:
         return RequestAborted(finish.message)
-    error = RequestFailed(finish.message, code=finish.code or None)
+    kind = InvalidRequest if finish.status == InvalidRequest.status else RequestFailed
+    error = kind(finish.message, param=finish.param or None, code=finish.code or None)
     error.status = finish.status
     return error

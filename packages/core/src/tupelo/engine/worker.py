@@ -5,9 +5,11 @@ line of standard input. ``FOLDER`` is private to this user and holds two unix so
 ends when told to, and when standard input closes, which happens when its parent dies.
 """
 
+import contextlib
 import logging
 import os
 import signal
+import socket
 import sys
 import threading
 import time
@@ -49,6 +51,7 @@ class Worker:
         self._inbox = self._context.socket(zmq.PULL)
         self._inbox.connect(f"ipc://{folder / TO_ENGINE}")
         self._outbox = self._push_socket()
+        self._wake_end, self._waker = socket.socketpair()
         self._core: EngineCore | None = None
         self.num_dropped = 0
 
@@ -66,13 +69,14 @@ class Worker:
         except Exception as error:  # a defect, ours or a vendor's: the parent must still hear of it
             logger.exception("the engine could not start")
             return self._fail("EngineUnavailable", f"{type(error).__name__}: {error}")
-        self._core = EngineCore(self._config, built)
+        self._core = EngineCore(self._config, built, self._wake)
         self._send(built.info)
         while not self._core.stopping:
             self._receive(self._core)
             if self._core.has_work():
                 for message in self._core.step():
                     self._send(message)
+        self._core.close()
         self._outbox.close(linger=1000)
         return 0
 
@@ -84,7 +88,7 @@ class Worker:
     def _receive(self, core: EngineCore) -> None:
         """Take in waiting messages; when idle, wait for one."""
         if not core.has_work():
-            self._inbox.poll()
+            self._sleep()
         for _ in range(MAX_MESSAGES_A_STEP):
             try:
                 data = self._inbox.recv(zmq.NOBLOCK)
@@ -98,6 +102,18 @@ class Worker:
                 continue
             for answer in core.handle(message):
                 self._send(answer)
+
+    def _sleep(self) -> None:
+        """Until a message comes, or a thread calls ``_wake``."""
+        poller = zmq.Poller()
+        poller.register(self._inbox, zmq.POLLIN)
+        poller.register(self._wake_end, zmq.POLLIN)
+        if self._wake_end.fileno() in dict(poller.poll()):
+            self._wake_end.recv(4096)
+
+    def _wake(self) -> None:
+        with contextlib.suppress(BlockingIOError):  # it is full: whoever sleeps will wake anyway
+            self._waker.send(b"x", socket.MSG_DONTWAIT)
 
     def _send(self, message: FromEngine) -> None:
         self._outbox.send(encode(message))

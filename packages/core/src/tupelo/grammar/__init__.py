@@ -2,10 +2,11 @@
 
 from tupelo.grammar.compiler import GrammarCompiler, refusal
 from tupelo.grammar.matcher import Matcher, SharedGrammar
-from tupelo.grammar.options import GrammarOptions
+from tupelo.grammar.options import WHITESPACE, GrammarOptions
 from tupelo.grammar.vocabulary import Vocabulary, read_vocabulary
 
 __all__ = [
+    "WHITESPACE",
     "GrammarCompiler",
     "GrammarOptions",
     "Matcher",

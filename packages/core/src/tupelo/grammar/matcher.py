@@ -112,12 +112,12 @@ class Matcher:
             self._recent = [*self._recent, token][-len(self._after) :]
             self.passive = self._recent != self._after
             return
-        began = time.perf_counter()
+        began = time.thread_time()
         self._tokens.append(token)
         self.state.accept(token)
         if self.state.error:
             self.rebuild()
-        self._slow_s += max(0.0, time.perf_counter() - began - SPARE_ACCEPT_S)
+        self._slow_s += max(0.0, time.thread_time() - began - SPARE_ACCEPT_S)
 
     def forced(self) -> list[int]:
         """Tokens that must follow whatever is sampled; often none."""
@@ -170,9 +170,9 @@ class MaskFiller:
         active = [(matcher, row) for matcher, row in rows if not matcher.passive]
         if not active:
             return
-        began = time.perf_counter()
+        began = time.process_time()  # of all threads, and not of other processes
         self._backend.fill([(matcher.state, row) for matcher, row in active], mask)
-        self._account(active, time.perf_counter() - began)
+        self._account(active, time.process_time() - began)
         again = [(m, r) for m, r in active if m.state.error and m.rebuild()]
         if again:
             self._backend.fill([(matcher.state, row) for matcher, row in again], mask)

@@ -2,7 +2,17 @@
 
 from tupelo.scheduler.builder import Row, Step
 from tupelo.scheduler.entry import Entry, Matcher, Phase
-from tupelo.scheduler.results import Ended
+from tupelo.scheduler.results import Ended, grammar_ending
 from tupelo.scheduler.scheduler import Scheduler, SchedulerConfig
 
-__all__ = ["Ended", "Entry", "Matcher", "Phase", "Row", "Scheduler", "SchedulerConfig", "Step"]
+__all__ = [
+    "Ended",
+    "Entry",
+    "Matcher",
+    "Phase",
+    "Row",
+    "Scheduler",
+    "SchedulerConfig",
+    "Step",
+    "grammar_ending",
+]

@@ -17,7 +17,7 @@ Ids = npt.NDArray[np.int64]
 
 class Phase(Enum):
     """Where a request is: WAITING -> PREFILL -> DECODE -> FINISHED; a retraction leads back to
-    WAITING."""
+    WAITING, a jump over forced tokens back to PREFILL."""
 
     WAITING = "waiting"
     PREFILL = "prefill"
@@ -26,15 +26,25 @@ class Phase(Enum):
 
 
 class Matcher(Protocol):
-    """What constrains a request's tokens: a grammar's state. Called by the engine between
-    launches."""
-
-    def fill(self, row: npt.NDArray[np.int32]) -> None:
-        """Write the bitmask of allowed tokens into ``row`` (ceil(vocab_size / 32),)."""
-        ...
+    """What constrains a request's tokens: its place in a grammar, which follows the tokens that are
+    known on the host."""
 
     def accept(self, token: int) -> None:
         """Move on by one token."""
+        ...
+
+    def forced(self) -> list[int]:
+        """Tokens that must follow, whatever the model computes; often none."""
+        ...
+
+    @property
+    def error(self) -> str:
+        """Why it cannot go on; empty while it can."""
+        ...
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing can follow."""
         ...
 
 
@@ -54,7 +64,9 @@ class Entry:
         num_ids: tokens known on the host. num_pending: sampled by steps in flight.
         num_computed: tokens whose K/V a scheduled step computes.
         num_reported: generated tokens that have been handed out.
-        epoch: counts retractions, so that a row of a step in flight can be told from its successor.
+        epoch: rises when rows of steps in flight lose their meaning, by a retraction or a jump.
+        retractions: times that it lost its pages.
+        jumps: whether forced tokens are appended without being sampled.
         lease: pages, while running. slot: while running, else -1.
         stop_ids: ids that end it (its own, and the model's unless ignored).
         scored: prompt positions whose log-probability is known, from ``prompt_logprobs_from`` on.
@@ -76,6 +88,8 @@ class Entry:
     num_computed: int = 0
     num_reported: int = 0
     epoch: int = 0
+    retractions: int = 0
+    jumps: bool = False
     phase: Phase = Phase.WAITING
     lease: Lease | None = None
     slot: int = -1

@@ -10,11 +10,12 @@ from tupelo.scheduler.entry import Entry, Phase
 
 
 class Ended(NamedTuple):
-    """A request that is over, and why; ``matched`` is the stop token."""
+    """A request that is over, and why; ``matched`` is the stop token, ``message`` an error's."""
 
     entry: Entry
     reason: FinishReason
     matched: int | None = None
+    message: str = ""
 
 
 def record_result(step: Step, result: StepResult) -> tuple[list[Row], list[Ended]]:
@@ -37,17 +38,35 @@ def record_result(step: Step, result: StepResult) -> tuple[list[Row], list[Ended
         if entry.matcher is not None:
             entry.matcher.accept(token)
         live.append(row)
-        generated = entry.num_ids - entry.num_prompt
-        if token in entry.stop_ids and generated > entry.request.params.min_new_tokens:
-            ended.append(Ended(entry, FinishReason.STOP, token))
-        elif generated >= entry.max_new_tokens:
-            ended.append(Ended(entry, FinishReason.LENGTH))
+        end = ending(entry)
+        if end is not None:
+            ended.append(end)
     for row, stop in zip(step.chunks, step.ends, strict=True):
         entry = row.entry
         done = not entry.max_new_tokens and stop == entry.num_prompt
         if done and entry.phase is not Phase.FINISHED and entry.epoch == row.epoch:
             ended.append(Ended(entry, FinishReason.LENGTH))
     return live, ended
+
+
+def ending(entry: Entry) -> Ended | None:
+    """How its last token ends a request, if it does."""
+    token, generated = int(entry.ids[entry.num_ids - 1]), entry.num_ids - entry.num_prompt
+    if token in entry.stop_ids and generated > entry.request.params.min_new_tokens:
+        return Ended(entry, FinishReason.STOP, token)
+    if entry.matcher is not None and (end := grammar_ending(entry)) is not None:
+        return end
+    if generated >= entry.max_new_tokens:
+        return Ended(entry, FinishReason.LENGTH)
+    return None
+
+
+def grammar_ending(entry: Entry) -> Ended | None:
+    """How its grammar ends a request, if it does: complete, or failed."""
+    assert entry.matcher is not None
+    if entry.matcher.error:
+        return Ended(entry, FinishReason.ERROR, message=entry.matcher.error)
+    return Ended(entry, FinishReason.STOP) if entry.matcher.ended else None
 
 
 def _record_logprobs(entry: Entry, index: int, result: StepResult) -> None:

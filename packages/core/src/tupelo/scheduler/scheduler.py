@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tupelo.batch import Admission, IntArray, StepResult
+from tupelo.batch import Admission, Feature, IntArray, StepResult
 from tupelo.cache.prefix_cache import PrefixCache
 from tupelo.cache.radix import Namespace
 from tupelo.errors import QueueFull
@@ -20,6 +20,7 @@ from tupelo.request import FinishReason, Request
 from tupelo.scheduler.admission import GrowthEstimate
 from tupelo.scheduler.builder import Chunk, Row, Step, build_step
 from tupelo.scheduler.entry import Entry, Matcher, Phase
+from tupelo.scheduler.jump import jump_forward
 from tupelo.scheduler.policy import make_policy
 from tupelo.scheduler.results import Ended, record_result
 from tupelo.scheduler.slots import SlotTable
@@ -42,6 +43,7 @@ class SchedulerConfig:
         same_step_sharing: rows may read pages that another row of the same step fills.
         worth_waiting_tokens: a shared prefix at least this long is waited for.
         seed: for requests that bring none, and for the random policy.
+        jump_forward: tokens that a grammar forces are appended without being sampled.
     """
 
     groups: tuple[PageGroup, ...]
@@ -57,6 +59,7 @@ class SchedulerConfig:
     same_step_sharing: bool = False
     worth_waiting_tokens: int = 32
     seed: int = 0
+    jump_forward: bool = True
 
 
 @dataclass(slots=True)
@@ -67,6 +70,7 @@ class Counters:
     prefill_tokens: int = 0
     cached_tokens: int = 0
     decode_tokens: int = 0
+    forced_tokens: int = 0
     retractions: int = 0
     finished: int = 0
     aborted: int = 0
@@ -133,6 +137,8 @@ class Scheduler:
             stop_ids=frozenset(stops),
             max_new_tokens=params.max_new_tokens,
             matcher=matcher,
+            # Forced tokens are neither scored nor counted for penalties.
+            jumps=config.jump_forward and not request.logprobs and not params.penalised,
         )
         self._live[request.rid] = entry
         self._waiting.append(entry)
@@ -188,8 +194,20 @@ class Scheduler:
             self._finish(item.entry)
         self.counters.finished += len(ended)
         self.counters.decode_tokens += len(rows)
+        if Feature.MASK in step.batch.features:
+            jumps = jump_forward([row.entry for row in rows], self.slots)
+            self._prefilling[:0] = jumps.entries  # before other prompts: these generate already
+            self.counters.forced_tokens += jumps.num_tokens
+            self.end(jumps.ended)
+            ended += jumps.ended
         self._publish_generated([row.entry for row in rows])
         return rows, ended
+
+    def end(self, ended: Sequence[Ended]) -> None:
+        """End requests for a reason that is not found here."""
+        for item in ended:
+            self._finish(item.entry)
+        self.counters.finished += len(ended)
 
     def fail(self, step: Step) -> list[Ended]:
         """A step broke: every request in it ends, and pages that it was to compute leave the
@@ -265,6 +283,7 @@ class Scheduler:
         self.counters.retractions += 1
         self._release(entry)
         entry.epoch += 1
+        entry.retractions += 1
         entry.phase = Phase.WAITING
         entry.num_computed = entry.num_pending = 0
         start = entry.request.prompt_logprobs_from
