@@ -42,12 +42,15 @@ _UNPICKLERS = {"pickle", "cPickle", "_pickle", "dill", "cloudpickle", "joblib", 
 DOORS: dict[str, tuple[str, ...]] = {
     "jinja2": (CORE + "text/template*",),
     "huggingface_hub": (CORE + "checkpoint/locate.py",),
+    "llguidance": (CORE + "grammar/*",),
+    "xgrammar": (CORE + "grammar/xgrammar_backend.py",),
     # templates.py hands the sandboxed renderer a cut-down copy; it reads no option there.
     "os.environ": (CORE + "config.py", CORE + "text/templates.py", SERVER + "config.py"),
     "os.getenv": (CORE + "config.py", SERVER + "config.py"),
     "subprocess": (
         CORE + "checkpoint/demo.py",
         CORE + "text/templates.py",
+        CORE + "grammar/trial.py",
         CORE + "conformance/processes.py",
     ),
     "asyncio.create_subprocess_exec": (CORE + "engine/client.py",),
@@ -161,6 +164,7 @@ SEEDED = [
     (keeps_doors, SERVER + "x.py", "import os\nos.getenv('A')"),
     (keeps_doors, CORE + "scheduler/x.py", "import subprocess"),
     (keeps_doors, CORE + "text/x.py", "import urllib.request"),
+    (keeps_doors, CORE + "engine/x.py", "import llguidance"),
     (keeps_doors, CORE + "models/x.py", "from safetensors.torch import load_file"),
 ]
 
