@@ -86,7 +86,7 @@ def _running(engine_options: dict[str, Any], options: dict[str, Any]) -> Iterato
         engine=engine,
     )
     prompts = Prompts(TOKENIZER, TemplateRenderer())
-    state.frontend = Frontend(engine, prompts, state.metrics)
+    state.frontend = Frontend(engine, prompts, state.metrics, state.log)
     server = http_server(state)
     loop = uvloop.new_event_loop()
     with bind("127.0.0.1", 0) as listener:

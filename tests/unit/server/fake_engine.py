@@ -174,10 +174,17 @@ class FakeEngine:
                 cached_tokens=2,
                 scores=_scores(group, request.top_logprobs) if request.logprobs else None,
                 prompt_scores=_prompt_scores(request) if number == 0 else None,
-                timing=Timing(0.001, 0.002, 0.003) if number == len(groups) - 1 else None,
+                timing=_timing(number, len(groups)),
             )
             for number, group in enumerate(groups)
         ]
+
+
+def _timing(number: int, count: int) -> Timing | None:
+    """With the first output and with the last."""
+    if number == count - 1:
+        return Timing(0.001, 0.002, 0.003)
+    return Timing(0.001, 0.002) if number == 0 else None
 
 
 def _alphabet(data: bytes) -> list[str]:

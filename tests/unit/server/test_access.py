@@ -21,7 +21,7 @@ from tupelo_server.state import ServerState
 TOKENIZER = byte_tokenizer()
 
 
-def application(**options: Any) -> tuple[FastAPI, ServerConfig]:
+def application(**options: Any) -> tuple[FastAPI, ServerState]:
     """The server's application with routes as a plugin brings them, marked and unmarked."""
     config = ServerConfig(**options)
     state = ServerState(
@@ -43,14 +43,14 @@ def application(**options: Any) -> tuple[FastAPI, ServerConfig]:
     async def unmarked() -> Response:
         return PlainTextResponse("done")
 
-    return api, config
+    return api, state
 
 
 async def answer(options: dict[str, Any], path: str, key: str = "", **headers: str) -> Any:
-    api, config = application(**options)
+    api, state = application(**options)
     if key:
         headers["authorization"] = f"Bearer {key}"
-    transport = httpx.ASGITransport(guarded(api, config))
+    transport = httpx.ASGITransport(guarded(api, state))
     async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
         return await client.get(path, headers=headers)
 

@@ -196,6 +196,8 @@ class Request:
             none.
         stream: whether tokens are reported as they come, or all together at the end.
         grammar: what the output must look like; None for anything.
+        arrived_s: when it was sent to the engine (``time.monotonic`` of this machine); 0.0 means
+            when the engine took it.
     """
 
     rid: str
@@ -209,6 +211,7 @@ class Request:
     prompt_logprobs_from: int | None = None
     stream: bool = True
     grammar: Grammar | None = None
+    arrived_s: float = 0.0
 
     def checked(self, *, vocab_size: int, context_length: int) -> "Request":
         """Return the request with ``max_new_tokens`` resolved against the context.

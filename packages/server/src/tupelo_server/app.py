@@ -6,6 +6,7 @@ from fastapi import FastAPI
 from fastapi.routing import APIRoute
 from starlette._utils import get_route_path
 from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp
@@ -13,7 +14,6 @@ from starlette.types import ASGIApp
 from tupelo.errors import RequestError, TemplateError
 from tupelo_server import __version__
 from tupelo_server.access import Access, AccessTable, access_of
-from tupelo_server.config import ServerConfig
 from tupelo_server.errors import (
     ClientGone,
     MethodNotAllowed,
@@ -26,6 +26,7 @@ from tupelo_server.guard import Guard
 from tupelo_server.keys import KeyRing
 from tupelo_server.routes import chat, completions, control, generate, health, models, text
 from tupelo_server.state import ServerState
+from tupelo_server.traffic import TrafficWatch
 from tupelo_server.wire import JsonResponse
 
 ROUTERS = [
@@ -69,18 +70,35 @@ def create_api(state: ServerState) -> FastAPI:
 
 def create_app(state: ServerState) -> ASGIApp:
     """The whole ASGI application."""
-    return guarded(create_api(state), state.config)
+    return guarded(create_api(state), state)
 
 
-def guarded(api: FastAPI, config: ServerConfig) -> ASGIApp:
-    """``api`` behind its guard, which knows the routes that it has now."""
-    return Guard(
+def guarded(api: FastAPI, state: ServerState) -> ASGIApp:
+    """``api`` behind all that stands before it, which knows the routes that it has now."""
+    config, table = state.config, AccessTable(api.routes)
+    app: ASGIApp = Guard(
         api,
         keys=KeyRing(config.api_keys, config.admin_api_keys, open_admin=config.enable_admin_routes),
-        table=AccessTable(api.routes),
+        table=table,
         max_body_bytes=config.max_body_bytes,
         root_path=config.root_path,
+        always_timing=config.enable_request_timing,
         share_cache=config.share_cache_across_keys,
+    )
+    if config.cors_origins:
+        app = CORSMiddleware(
+            app,
+            allow_origins=config.cors_origins,
+            allow_methods=["*"],
+            allow_headers=["*"],
+            expose_headers=["retry-after"],
+        )
+    return TrafficWatch(
+        app,
+        traffic=state.metrics.traffic,
+        table=table,
+        log=config.access_log,
+        root_path=config.root_path,
     )
 
 

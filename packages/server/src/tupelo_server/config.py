@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tupelo.config import check_options, option
+from tupelo.engine.logs import FORMATS
 from tupelo.errors import ConfigError
 
 LOG_LEVELS = ("debug", "info", "warning", "error")
@@ -39,6 +40,15 @@ class ServerConfig:
     share_cache_across_keys: bool = option(
         False, "callers with different keys may use each other's cached prefixes"
     )
+    ssl_certfile: str = option("", "PEM file with the certificate; with it the server speaks TLS")
+    ssl_keyfile: str = option("", "PEM file with the certificate's key")
+    ssl_keyfile_password: str = option("", "password of the key", secret=True)
+    ssl_ca_certs: str = option(
+        "", "PEM file with authorities; clients then need a certificate of one of them"
+    )
+    cors_origins: tuple[str, ...] = option(
+        (), "origins whose web pages may use the API, such as https://app.example.org, or *"
+    )
     chat_template: str = option("", "file with the chat template to use instead of the model's")
     max_body_bytes: int = option(32 << 20, "largest request body in bytes", low=1)
     request_timeout_s: float = option(
@@ -54,9 +64,22 @@ class ServerConfig:
     enable_cache_report: bool = option(
         False, "tell in usage how many prompt tokens came from the cache"
     )
+    enable_request_timing: bool = option(
+        False, "tell in every reply where its time went, not only where a request asks for it"
+    )
     enable_metrics: bool = option(True, "serve /metrics")
     log_level: str = option("info", "what is logged", choices=LOG_LEVELS)
-    log_requests: bool = option(False, "log a line for each HTTP request, without its content")
+    access_log: bool = option(
+        False, "log a line for each HTTP request: method, route, status and time"
+    )
+    log_requests: bool = option(False, "log each request for text as it comes and as it ends")
+    log_requests_level: int = option(
+        0,
+        "how much of a request is logged: 0 ids, counts and times, 1 its parameters too, "
+        "2 the beginnings of prompt and output, 3 all of both",
+        low=0,
+    )
+    log_format: str = option("text", "form of the log's lines", choices=FORMATS)
 
     def __post_init__(self) -> None:
         check_options(self)
@@ -65,6 +88,10 @@ class ServerConfig:
         if self.root_path and not (self.root_path.startswith("/") and self.root_path[-1] != "/"):
             raise ConfigError(
                 f"--root-path: got {self.root_path!r}; must begin with a slash and not end with one"
+            )
+        if self.log_requests_level > 3:
+            raise ConfigError(
+                f"--log-requests-level: got {self.log_requests_level}; must be at most 3"
             )
         both = set(self.api_keys) & set(self.admin_api_keys)
         if both:

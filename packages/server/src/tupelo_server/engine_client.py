@@ -19,9 +19,11 @@ from tupelo.request import FinishReason, Request
 from tupelo_server.context import context
 from tupelo_server.generation import Delta, Job, SampleStream
 from tupelo_server.merge import merge
-from tupelo_server.metrics import Metrics, SampleClock
+from tupelo_server.metrics import Metrics
 from tupelo_server.pooling import Pooler
 from tupelo_server.prompts import Prompts
+from tupelo_server.request_log import RequestLog
+from tupelo_server.timing import SampleClock
 
 MAX_SAMPLES = 4096
 MAX_RID_LENGTH = 256
@@ -59,13 +61,21 @@ class Frontend:
     """Runs jobs. Used by the event loop alone.
 
     Attributes:
+        log: what is written of each request.
         pooler: of a model that makes embeddings, ranks or classifies; None of one that generates.
     """
 
-    def __init__(self, engine: Engine, prompts: Prompts, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        prompts: Prompts,
+        metrics: Metrics,
+        log: RequestLog | None = None,
+    ) -> None:
         self.engine = engine
         self.prompts = prompts
         self.pooler: Pooler | None = None
+        self.log = log or RequestLog()
         self._metrics = metrics
         self._numbers = itertools.count()
         self._live: dict[tuple[str, str], set[str]] = {}
@@ -151,21 +161,29 @@ class Frontend:
         key = (owner, job.rid)
         self._live.setdefault(key, set()).add(rid)
         self._idle.clear()
-        clock = SampleClock(self._metrics, len(job.prompt.ids), streamed=request.stream)
+        clock = SampleClock(self._metrics, about, len(job.prompt.ids), streamed=job.stream)
         stream = SampleStream(job, index, self.prompts.tokenizer)
+        log = self.log.begin(job, rid, self.prompts.tokenizer)
         ended = False
         try:
             salt = tenant_salt(about.tenant, request.salt)
-            outputs = self.engine.submit(replace(request, rid=rid, salt=salt))
+            sent = replace(request, rid=rid, salt=salt, arrived_s=clock.sent_s)
+            outputs = self.engine.submit(sent)
             async with aclosing(stream.deltas(outputs)) as deltas:
                 async for delta in deltas:
                     clock.count(delta)
                     if about.hide_cached:
                         delta.cached_tokens = 0
-                    ended = delta.end is not None and delta.end.reason is not FinishReason.ABORT
+                    if log is not None:
+                        log.add(delta)
+                    if delta.end is not None:
+                        ended = delta.end.reason is not FinishReason.ABORT
+                        delta.spent = delta.spent if about.timing else None
                     yield delta
         finally:
             self._metrics.num_aborted += not ended
+            if log is not None:
+                log.close()
             self._live[key].discard(rid)
             if not self._live[key]:
                 del self._live[key]

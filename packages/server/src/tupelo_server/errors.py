@@ -81,7 +81,10 @@ def as_request_error(error: Exception) -> RequestError:
         return error
     if isinstance(error, TemplateError):
         return InvalidRequest(str(error), param="messages", code="template_error")
-    logger.error("unexpected error while serving a request", exc_info=error)
+    private = not logger.isEnabledFor(logging.DEBUG)
+    logger.error(
+        "unexpected error while serving a request", exc_info=error, extra={"private": private}
+    )
     return RequestError(INTERNAL, code="internal_error")
 
 

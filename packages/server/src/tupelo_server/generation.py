@@ -108,6 +108,8 @@ class Delta:
         rows: of tokens whose text has been given out; they may lag behind ``token_ids``.
         prompt_rows: once, where the prompt's log-probabilities were asked for.
         end: set in the sample's last delta.
+        timing: the engine's, with the first token and with the end.
+        spent: in the last delta, where the time went; see ``timing.py``.
     """
 
     index: int
@@ -120,6 +122,7 @@ class Delta:
     cached_tokens: int = 0
     retractions: int = 0
     timing: Timing | None = None
+    spent: dict[str, float] | None = None
 
     def add(self, newer: "Delta") -> None:
         """Append what followed."""
@@ -133,6 +136,7 @@ class Delta:
         self.cached_tokens = newer.cached_tokens
         self.retractions = newer.retractions
         self.timing = newer.timing or self.timing
+        self.spent = newer.spent
 
 
 class SampleStream:

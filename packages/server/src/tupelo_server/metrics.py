@@ -1,8 +1,7 @@
 """What the server counts, and how Prometheus reads it.
 
 The counters are plain numbers that the event loop alone changes, so that counting costs next to
-nothing a token; they become Prometheus families when somebody asks. Names that SGLang's
-dashboards expect have its prefix, Tupelo's own have ``tupelo:``.
+nothing a token; they become Prometheus families when somebody asks. ``metric_names`` declares them.
 """
 
 import time
@@ -20,25 +19,24 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
-from tupelo_server.generation import Delta
+from tupelo_server.metric_names import ENGINE, RANK, SCHEDULER, SERVER, Family
+from tupelo_server.traffic import Traffic
 
 _THROUGHPUT_WINDOW_S = 10
-_LATENCIES_S = (
+LATENCIES_S = (
     0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0
 )  # fmt: skip
-_COUNTERS = frozenset(
-    {
-        "steps", "prefill_tokens", "cached_tokens", "decode_tokens", "retractions", "finished",
-        "aborted", "waits", "lookup_tokens", "hit_tokens", "pages_evicted", "messages_dropped",
-    }
-)  # fmt: skip
-"""Of the engine's numbers those that only grow."""
+_TOKENS = tuple(float(1 << power) for power in range(4, 18))
+_RANK = {"engine_type": "unified", "tp_rank": "0", "pp_rank": "0", "dp_rank": "0"}
+
+Labelled = Mapping[tuple[str, ...], float]
+"""A value for each tuple of label values."""
 
 
 class Histogram:
     """Counts in buckets; one observation may stand for several."""
 
-    def __init__(self, bounds: Sequence[float] = _LATENCIES_S) -> None:
+    def __init__(self, bounds: Sequence[float] = LATENCIES_S) -> None:
         self._bounds = tuple(bounds)
         self._counts = [0] * (len(self._bounds) + 1)
         self._sum = 0.0
@@ -64,6 +62,7 @@ class Metrics(Collector):
 
     def __init__(self) -> None:
         self.model_name = ""
+        self.traffic = Traffic()
         self.num_requests = 0
         self.num_aborted = 0
         self.num_prompt_tokens = 0
@@ -71,8 +70,14 @@ class Metrics(Collector):
         self.num_cached_tokens = 0
         self.time_to_first_token = Histogram()
         self.inter_token_latency = Histogram()
+        self.time_per_output_token = Histogram()
         self.request_latency = Histogram()
         self.queue_time = Histogram()
+        self.prepare_time = Histogram()
+        self.prefill_time = Histogram()
+        self.decode_time = Histogram()
+        self.prompt_lengths = Histogram(_TOKENS)
+        self.output_lengths = Histogram(_TOKENS)
         self._engine: Mapping[str, Any] = {}
         self._seconds: deque[tuple[int, int]] = deque(maxlen=_THROUGHPUT_WINDOW_S + 2)
         self._registry = CollectorRegistry()
@@ -93,35 +98,74 @@ class Metrics(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """Every family; called by the registry."""
-        labels = {"model_name": self.model_name}
-        counters = {
-            "sglang:num_requests": (self.num_requests, "samples asked for"),
-            "sglang:num_aborted_requests": (self.num_aborted, "samples that ended in an abort"),
-            "sglang:prompt_tokens": (self.num_prompt_tokens, "prompt tokens received"),
-            "sglang:generation_tokens": (self.num_generated_tokens, "tokens generated"),
-            "sglang:cached_tokens": (self.num_cached_tokens, "prompt tokens from the cache"),
-        }
-        for name, (number, text) in counters.items():
-            yield _counter(name, text, number, labels)
-        rate = self.num_cached_tokens / max(self.num_prompt_tokens, 1)
-        yield _gauge("sglang:cache_hit_rate", "share of prompt tokens from the cache", rate, labels)
-        yield _gauge(
-            "sglang:gen_throughput", "tokens generated a second", self._throughput(), labels
-        )
-        for name, histogram, text in (
-            ("time_to_first_token", self.time_to_first_token, "arrival to first token"),
-            ("inter_token_latency", self.inter_token_latency, "one token to the next"),
-            ("e2e_request_latency", self.request_latency, "arrival to end"),
-            ("queue_time", self.queue_time, "arrival in the engine to first step"),
-        ):
-            yield histogram.family(f"sglang:{name}_seconds", f"seconds, {text}", labels)
-        for name, value, text in _usual_gauges(self._engine):
-            yield _gauge(name, text, value, labels)
-        yield from _engine_families(self._engine, labels)
+        histograms, values = self._histograms(), self._values()
+        for name, family in SERVER.items():
+            if family.kind == "histogram":
+                yield histograms[name].family(name, family.help, {"model_name": self.model_name})
+            elif name in values:
+                yield self._family(name, family, values[name])
+        for name, value in _scheduler_values(self._engine).items():
+            yield self._family(name, SCHEDULER[name], value)
+        for key, value in self._engine.items():
+            name = f"tupelo:{key}"
+            if name not in SERVER:
+                unknown = Family("gauge", f"the engine's {key.replace('_', ' ')}")
+                yield self._family(name, ENGINE.get(key, unknown), value)
 
     def describe(self) -> Iterator[Metric]:
         """Nothing: names are known when collected."""
         return iter(())
+
+    def _histograms(self) -> dict[str, Histogram]:
+        return {
+            "sglang:time_to_first_token_seconds": self.time_to_first_token,
+            "sglang:inter_token_latency_seconds": self.inter_token_latency,
+            "sglang:time_per_output_token_seconds": self.time_per_output_token,
+            "sglang:e2e_request_latency_seconds": self.request_latency,
+            "sglang:queue_time_seconds": self.queue_time,
+            "tupelo:prepare_time_seconds": self.prepare_time,
+            "tupelo:prefill_time_seconds": self.prefill_time,
+            "tupelo:decode_time_seconds": self.decode_time,
+            "sglang:prompt_tokens_histogram": self.prompt_lengths,
+            "sglang:generation_tokens_histogram": self.output_lengths,
+        }
+
+    def _values(self) -> dict[str, float | Labelled]:
+        """Counters and gauges of the server."""
+        return {
+            "sglang:num_requests": self.num_requests,
+            "sglang:num_aborted_requests": self.num_aborted,
+            "sglang:prompt_tokens": self.num_prompt_tokens,
+            "sglang:generation_tokens": self.num_generated_tokens,
+            "sglang:cached_tokens": self.num_cached_tokens,
+            "sglang:cache_hit_rate": self.num_cached_tokens / max(self.num_prompt_tokens, 1),
+            "sglang:gen_throughput": self._throughput(),
+            "sglang:http_requests": self.traffic.requests,
+            "sglang:http_requests_active": self.traffic.active,
+            "sglang:http_responses": self.traffic.responses,
+            **{name: self._engine[key] for name, key in _SENT if key in self._engine},
+        }
+
+    def _family(
+        self, name: str, family: Family, value: float | Sequence[float] | Labelled
+    ) -> Metric:
+        """A counter or gauge; a sequence has an entry a page group."""
+        kind = CounterMetricFamily if family.kind == "counter" else GaugeMetricFamily
+        if isinstance(value, Mapping):
+            found = kind(name, family.help, labels=list(family.labels))
+            for labels, number in value.items():
+                found.add_metric(list(labels), number)
+            return found
+        fixed = [self.model_name, *(_RANK.values() if family.labels == RANK else ())]
+        names = list(RANK if family.labels == RANK else ("model_name",))
+        if isinstance(value, Sequence):
+            found = kind(name, family.help, labels=[*names, "group"])
+            for group, number in enumerate(value):
+                found.add_metric([*fixed, str(group)], number)
+            return found
+        found = kind(name, family.help, labels=names)
+        found.add_metric(fixed, value)
+        return found
 
     def _throughput(self) -> float:
         now = int(time.monotonic())
@@ -131,84 +175,23 @@ class Metrics(Collector):
         return sum(recent) / _THROUGHPUT_WINDOW_S
 
 
-class SampleClock:
-    """Counts what happens to one sample."""
-
-    def __init__(self, metrics: Metrics, num_prompt_tokens: int, *, streamed: bool) -> None:
-        """Start now."""
-        self._metrics = metrics
-        self._streamed = streamed
-        self._begin = self._last = time.monotonic()
-        self._num_tokens = 0
-        metrics.num_requests += 1
-        metrics.num_prompt_tokens += num_prompt_tokens
-
-    def count(self, delta: Delta) -> None:
-        """Take note of a delta."""
-        now = time.monotonic()
-        number = delta.completion_tokens - self._num_tokens
-        metrics = self._metrics
-        if number and self._streamed:
-            if self._num_tokens == 0:
-                metrics.time_to_first_token.observe(now - self._begin)
-            else:
-                metrics.inter_token_latency.observe((now - self._last) / number, number)
-        if number:
-            metrics.count_tokens(number)
-            self._last, self._num_tokens = now, delta.completion_tokens
-        if delta.end is not None:
-            metrics.num_cached_tokens += delta.cached_tokens
-            metrics.request_latency.observe(now - self._begin)
-            if delta.timing is not None:
-                self._count_timing(delta)
-
-    def _count_timing(self, delta: Delta) -> None:
-        assert delta.timing is not None
-        metrics, timing = self._metrics, delta.timing
-        metrics.queue_time.observe(timing.queue_s)
-        if not self._streamed and delta.completion_tokens:
-            metrics.time_to_first_token.observe(timing.queue_s + timing.prefill_s)
-            gaps = delta.completion_tokens - 1
-            if gaps:
-                metrics.inter_token_latency.observe(timing.decode_s / gaps, gaps)
+_SENT = [(name, name.removeprefix("tupelo:")) for name in SERVER if name.startswith("tupelo:")]
 
 
-def _usual_gauges(stats: Mapping[str, Any]) -> Iterator[tuple[str, float, str]]:
-    """What SGLang's dashboards show of an engine."""
+def _scheduler_values(stats: Mapping[str, Any]) -> dict[str, float]:
+    """What SGLang's dashboards show of an engine; nothing while it does not answer."""
     if "num_running" not in stats:
-        return
+        return {}
     total, owned = sum(stats["pages_total"]), sum(stats["pages_owned"])
     size = stats["page_size"]
-    yield "sglang:num_running_reqs", stats["num_running"], "requests that run"
-    yield "sglang:num_queue_reqs", stats["num_waiting"], "requests that wait"
-    yield "sglang:max_total_num_tokens", total * size, "tokens that the K/V pool holds"
-    yield "sglang:num_used_tokens", owned * size, "tokens that running requests hold"
-    yield "sglang:token_usage", owned / max(total, 1), "share of the pool that they hold"
-    yield "sglang:num_retracted_reqs", stats["retractions"], "requests taken back, so far"
-
-
-def _engine_families(stats: Mapping[str, Any], labels: Mapping[str, str]) -> Iterator[Metric]:
-    """Every number of the engine as a ``tupelo:`` family; lists have an entry a page group."""
-    for key, value in stats.items():
-        kind = CounterMetricFamily if key in _COUNTERS else GaugeMetricFamily
-        text = f"the engine's {key.replace('_', ' ')}"
-        if isinstance(value, list):
-            family = kind(f"tupelo:{key}", text, labels=[*labels, "group"])
-            for group, number in enumerate(value):
-                family.add_metric([*labels.values(), str(group)], number)
-        else:
-            family = kind(f"tupelo:{key}", text, labels=list(labels))
-            family.add_metric(list(labels.values()), value)
-        yield family
-
-
-def _counter(name: str, text: str, value: float, labels: Mapping[str, str]) -> Metric:
-    family = CounterMetricFamily(name, text, labels=list(labels))
-    family.add_metric(list(labels.values()), value)
-    return family
-
-
-def _gauge(name: str, text: str, value: float, labels: Mapping[str, str]) -> Metric:
-    family = GaugeMetricFamily(name, text, labels=list(labels))
-    family.add_metric(list(labels.values()), value)
-    return family
+    live = stats["num_running"] + stats["num_waiting"]
+    return {
+        "sglang:num_running_reqs": stats["num_running"],
+        "sglang:num_queue_reqs": stats["num_waiting"],
+        "sglang:num_paused_reqs": live if stats.get("paused") else 0,
+        "sglang:max_total_num_tokens": total * size,
+        "sglang:num_used_tokens": owned * size,
+        "sglang:token_usage": owned / max(total, 1),
+        "sglang:num_retracted_reqs": stats["retractions"],
+        "sglang:evicted_tokens": sum(stats.get("pages_evicted", [])) * size,
+    }

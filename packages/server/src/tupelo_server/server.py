@@ -20,6 +20,7 @@ import uvloop
 
 from tupelo.config import EngineConfig
 from tupelo.engine.client import EngineClient
+from tupelo.engine.logs import set_up_logging
 from tupelo.errors import ConfigError
 from tupelo.text.templates import TemplateRenderer
 from tupelo.text.tokenizer import load_tokenizer
@@ -29,6 +30,7 @@ from tupelo_server.engine_client import Frontend
 from tupelo_server.http_limits import LimitedProtocol
 from tupelo_server.prompts import Prompts
 from tupelo_server.state import ServerState
+from tupelo_server.tls import tls_options
 
 logger = logging.getLogger(__name__)
 
@@ -91,7 +93,9 @@ class Server:
         """Prepare; nothing is started. ``template``: chat template instead of the model's."""
         self._config = config
         self._template = template
-        self._engine = EngineClient(engine_config, log_level=config.log_level)
+        self._engine = EngineClient(
+            engine_config, log_level=config.log_level, log_format=config.log_format
+        )
         self._engine.on_death = self._on_death
         self._state = ServerState(config=config, engine_config=engine_config, engine=self._engine)
         self._http = http_server(self._state)
@@ -138,12 +142,13 @@ class Server:
         """Start the engine; from then on requests are served."""
         began = time.monotonic()
         host, port = listener.getsockname()[:2]
-        url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+        scheme = "https" if self._config.ssl_certfile else "http"
+        url = f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
         logger.info("listening on %s; loading the model", url)
         info = await self._engine.start(_Progress())
         tokenizer = await asyncio.to_thread(load_tokenizer, info.tokenizer_path)
         prompts = Prompts(tokenizer, TemplateRenderer(), self._template)
-        self._state.frontend = Frontend(self._engine, prompts, self._state.metrics)
+        self._state.frontend = Frontend(self._engine, prompts, self._state.metrics, self._state.log)
         logger.info(
             "ready in %.1f s: %s (%s, %s on %s) at %s/v1",
             time.monotonic() - began,
@@ -207,9 +212,10 @@ def http_server(state: ServerState) -> uvicorn.Server:
             ws="none",
             lifespan="off",
             log_config=None,
-            access_log=config.log_requests,
+            access_log=False,
             server_header=False,
             timeout_graceful_shutdown=_ABORT_GRACE_S,
+            **tls_options(config),
         )
     )
 
@@ -253,8 +259,6 @@ def _read_template(path: str) -> str | None:
 
 
 def _set_up_logging(config: ServerConfig) -> None:
-    logging.basicConfig(
-        level=config.log_level.upper(),
-        format="%(asctime)s %(levelname)s server %(name)s: %(message)s",
-    )
+    secrets = (*config.api_keys, *config.admin_api_keys)
+    set_up_logging(config.log_level, config.log_format, process="server", secrets=secrets)
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)

@@ -15,6 +15,7 @@ from tupelo_server.errors import Forbidden
 from tupelo_server.guard import CALLER
 from tupelo_server.keys import Caller
 from tupelo_server.metrics import Metrics
+from tupelo_server.request_log import RequestLog
 
 
 @dataclass(kw_only=True)
@@ -24,6 +25,7 @@ class ServerState:
     Attributes:
         draining: set when the server has been told to stop.
         started_s: when the process began, in seconds since 1970.
+        log: what is written of each request.
     """
 
     config: ServerConfig
@@ -33,6 +35,11 @@ class ServerState:
     frontend: Frontend | None = None
     draining: bool = False
     started_s: float = field(default_factory=time.time)
+    log: RequestLog = field(init=False)
+
+    def __post_init__(self) -> None:
+        config = self.config
+        self.log = RequestLog(enabled=config.log_requests, level=config.log_requests_level)
 
     def health(self) -> Health:
         """Whether requests can be served, from the engine's heartbeats alone."""

@@ -57,16 +57,18 @@ class EngineClient:
     """One engine process. All methods belong to one asyncio event loop.
 
     Args:
-        config: of the engine. log_level: of its process.
+        config: of the engine. log_level, log_format: of its process.
 
     Attributes:
         on_death: called once, with the exit code, if the process ends without being told to.
         num_dropped: messages from the engine that could not be decoded.
     """
 
-    def __init__(self, config: EngineConfig, *, log_level: str = "info") -> None:
+    def __init__(
+        self, config: EngineConfig, *, log_level: str = "info", log_format: str = "text"
+    ) -> None:
         self._config = config
-        self._log_level = log_level
+        self._log = {"log_level": log_level, "log_format": log_format}
         self._process: asyncio.subprocess.Process | None = None
         self._folder: Path | None = None
         self._tasks: list[asyncio.Task[None]] = []
@@ -118,7 +120,7 @@ class EngineClient:
             stdin=asyncio.subprocess.PIPE,
         )
         assert self._process.stdin is not None
-        first = {"config": dataclasses.asdict(self._config), "log_level": self._log_level}
+        first = {"config": dataclasses.asdict(self._config), **self._log}
         self._process.stdin.write(msgspec.json.encode(first) + b"\n")
         await self._process.stdin.drain()
         self._tasks = [

@@ -214,12 +214,7 @@ class EngineLoop:
         return mask
 
     def _last_output(self, ended: Ended) -> Output:
-        entry, now = ended.entry, time.monotonic()
-        first = entry.first_token_s or now
-        started = entry.started_s or first
-        timing = Timing(
-            queue_s=started - entry.arrived_s, prefill_s=first - started, decode_s=now - first
-        )
+        entry = ended.entry
         finish = Finish(reason=ended.reason, matched=ended.matched)
         if ended.reason is FinishReason.ABORT:
             finish = Finish(reason=ended.reason, message="aborted", status=499, code="aborted")
@@ -237,7 +232,15 @@ class EngineLoop:
                 status=500,
                 code="internal_error",
             )
-        return _output(entry, finish, timing)
+        return _output(entry, finish, _timing(entry, time.monotonic()))
+
+
+def _timing(entry: Entry, now: float) -> Timing:
+    first = entry.first_token_s or now
+    started = entry.started_s or first
+    return Timing(
+        queue_s=started - entry.arrived_s, prefill_s=first - started, decode_s=now - first
+    )
 
 
 def refused(rid: str, error: RequestError) -> Output:
@@ -263,6 +266,8 @@ def _output(entry: Entry, finish: Finish | None = None, timing: Timing | None = 
         scores = Scores(entry.logprobs[reported:], entry.tops[reported:])
     if entry.request.prompt_logprobs_from is not None and entry.num_reported == 0:
         prompt_scores = Scores(entry.prompt_logprobs, entry.prompt_tops)
+    if timing is None and entry.num_reported == 0:
+        timing = _timing(entry, entry.first_token_s)
     entry.num_reported += len(token_ids)
     return Output(
         rid=entry.rid,

@@ -74,8 +74,8 @@ class Timing(msgspec.Struct, frozen=True):
     """Where a request's time went, in seconds.
 
     Attributes:
-        queue_s: from arrival to its first step. prefill_s: from there to the first token.
-        decode_s: from there to its end.
+        queue_s: from being sent to its first step. prefill_s: from there to the first token.
+        decode_s: from there to its end; 0.0 in the output that brings the first token.
     """
 
     queue_s: float = 0.0
@@ -92,6 +92,7 @@ class Output(msgspec.Struct, frozen=True):
         scores: of ``token_ids``, where asked for. prompt_scores: of the prompt from
             ``prompt_logprobs_from`` on, once, in the output that brings the first token or the end.
         retractions: times that it lost its pages and was computed again.
+        timing: in the output that brings the first token, and in the last.
     """
 
     rid: str

@@ -21,6 +21,7 @@ import zmq
 from tupelo.config import EngineConfig
 from tupelo.engine.build import build
 from tupelo.engine.core import EngineCore
+from tupelo.engine.logs import set_up_logging
 from tupelo.engine.messages import (
     HEARTBEAT_S,
     FromEngine,
@@ -149,10 +150,7 @@ def main() -> int:
     # A terminal's Ctrl-C reaches every process of the group; the parent decides when to stop.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     first = msgspec.json.decode(sys.stdin.buffer.readline())
-    logging.basicConfig(
-        level=first["log_level"].upper(),
-        format="%(asctime)s %(levelname)s engine rank 0 %(name)s: %(message)s",
-    )
+    set_up_logging(first["log_level"], first["log_format"], process="engine rank 0")
     threading.Thread(target=_end_with_parent, name="parent-watch", daemon=True).start()
     return Worker(Path(sys.argv[1]), EngineConfig(**first["config"])).run()
 

@@ -107,6 +107,8 @@ class Entry:
     def __post_init__(self) -> None:
         self.ids = np.array(self.request.input_ids, dtype=np.int64)
         self.num_prompt = self.num_ids = len(self.ids)
+        if self.request.arrived_s:
+            self.arrived_s = min(self.request.arrived_s, self.arrived_s)
         start = self.request.prompt_logprobs_from
         self.scored = self.num_prompt if start is None else max(start, 1)
         if start == 0:

@@ -20,6 +20,7 @@ from tupelo_server.protocol.fields import (
 )
 from tupelo_server.protocol.openai import new_id
 from tupelo_server.rows import Row
+from tupelo_server.timing import timing_block
 
 _UNSUPPORTED: Mapping[str, tuple[Any, ...]] = {
     **COMMON_UNSUPPORTED,
@@ -143,6 +144,8 @@ class NativeReply:
         }
         if delta.end is not None:
             meta["e2e_latency"] = time.monotonic() - self._begin
+        if delta.spent is not None:
+            meta["timing"] = timing_block(delta)
         if job.logprobs:
             prompt_rows = delta.prompt_rows or []
             meta["input_token_logprobs"] = [self._row(row) for row in prompt_rows]

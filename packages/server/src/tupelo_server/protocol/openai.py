@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tupelo_server.generation import Delta, Job
+from tupelo_server.timing import timing_block
 
 
 def new_id(prefix: str) -> str:
@@ -73,7 +74,9 @@ class Reply:
 
 
 def finish_fields(delta: Delta) -> dict[str, Any]:
-    """``finish_reason`` and, as SGLang has it, ``matched_stop``; nulls while it goes on."""
+    """``finish_reason`` and, as SGLang has it, ``matched_stop``; nulls while it goes on. With the
+    end, where the time went, if the request asks for it."""
     if delta.end is None:
         return {"finish_reason": None, "matched_stop": None}
-    return {"finish_reason": delta.end.reason.value, "matched_stop": delta.end.matched}
+    fields = {"finish_reason": delta.end.reason.value, "matched_stop": delta.end.matched}
+    return fields if delta.spent is None else {**fields, "timing": timing_block(delta)}
