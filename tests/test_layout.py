@@ -59,7 +59,8 @@ DOORS: dict[str, tuple[str, ...]] = {
     "zmq": (CORE + "engine/*",),
     "safetensors": (CORE + "checkpoint/*", CORE + "weights/*"),
     "gguf": (CORE + "checkpoint/*", CORE + "weights/*"),
-    **{name: () for name in ("requests", "urllib.request", "yaml")},
+    "yaml": (SERVER + "config_file.py",),
+    **{name: () for name in ("requests", "urllib.request")},
 }
 
 

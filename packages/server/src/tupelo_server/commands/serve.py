@@ -10,11 +10,18 @@ from tupelo_server.config import ServerConfig
 
 def _configure(parser: ArgumentParser) -> None:
     add_model(parser)
+    parser.add_argument(
+        "--config", metavar="FILE", default="", help="YAML file with options; flags win over it"
+    )
     add_options(parser, ServerConfig)
     add_options(parser, EngineConfig)
 
 
 def _run(args: Namespace) -> int:
+    if args.config:
+        from tupelo_server.config_file import apply_config_file
+
+        apply_config_file(args, args.config, (ServerConfig, EngineConfig))
     engine_config, config = from_args(EngineConfig, args), from_args(ServerConfig, args)
     from tupelo_server.server import serve
 
