@@ -148,7 +148,7 @@ class EngineClient:
         self._streams[request.rid] = queue
         finished = False
         try:
-            await self._send(Submit(request))
+            await self._send(Submit([request]))
             while not finished:
                 output = await queue.get()
                 if output is None:

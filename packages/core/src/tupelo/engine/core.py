@@ -9,8 +9,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
-from tupelo.config import EngineConfig
-from tupelo.engine.build import Built, pipeline_depth, scheduler_config
+from tupelo.engine.build import Built, scheduler_config
 from tupelo.engine.control import Operator
 from tupelo.engine.executor import InProcessExecutor
 from tupelo.engine.grammars import open_grammars
@@ -19,6 +18,7 @@ from tupelo.engine.messages import (
     Abort,
     Control,
     FromEngine,
+    Output,
     Outputs,
     Shutdown,
     Submit,
@@ -37,36 +37,44 @@ class EngineCore:
 
     Args:
         wake: called from any thread when ``has_work`` has become true without a message.
+        trusted: requests have been checked by whoever sends them, in this process.
 
     Attributes:
         loop: for its step clock, which the heartbeat reads.
         stopping: a ``Shutdown`` has arrived.
     """
 
-    def __init__(self, config: EngineConfig, built: Built, wake: Callable[[], None]) -> None:
+    def __init__(self, built: Built, wake: Callable[[], None], *, trusted: bool = False) -> None:
         self._built = built
-        self._grammars = open_grammars(config, built.info, wake)
-        self._scheduler = Scheduler(scheduler_config(config, built))
+        self._trusted = trusted
+        self._grammars = open_grammars(built.config, built.info, wake)
+        self._scheduler = Scheduler(scheduler_config(built))
         self.loop = EngineLoop(
             self._scheduler,
             InProcessExecutor(built),
             built.info.vocab_size,
-            depth=pipeline_depth(config, built.backend),
+            depth=built.config.pipeline_depth,
             grammars=self._grammars,
-            check_integrity=config.check_integrity,
+            check_integrity=built.config.check_integrity,
         )
-        self._operator = Operator(self.loop, Resident(config, built), self.stats)
+        self._operator = Operator(self.loop, Resident(built.config, built), self.stats)
         self.stopping = False
 
     def has_work(self) -> bool:
         """Whether ``step`` has anything to do."""
         return self.loop.has_work()
 
+    def patience_s(self) -> float:
+        """Seconds for which a message is better waited for than ``step`` called; 0.0: none."""
+        return self.loop.patience_s()
+
     def handle(self, message: ToEngine) -> list[FromEngine]:
         """Act on a message; returns what to send back at once."""
         match message:
-            case Submit(request):
-                return self._submit(request)
+            case Submit(requests):
+                refusals = [self._refusal(request) for request in requests]
+                outputs = [output for output in refusals if output is not None]
+                return [Outputs(outputs)] if outputs else []
             case Abort(rids, everything):
                 outputs = self.loop.abort(None if everything else rids)
                 return [Outputs(outputs)] if outputs else []
@@ -88,7 +96,7 @@ class EngineCore:
 
     def stats(self) -> dict[str, Any]:
         """Counters and gauges, plain numbers by name; page figures are lists, one entry a group."""
-        cache = self._scheduler.cache.stats()
+        cache, built = self._scheduler.cache.stats(), self._built
         pages = {
             f"pages_{name}": [getattr(group, name) for group in cache.groups]
             for name in ("total", "free", "owned", "cached", "available", "evicted")
@@ -105,15 +113,18 @@ class EngineCore:
             "paused": int(self.loop.held),
             "num_grammar_waiting": 0 if self._grammars is None else len(self._grammars),
             **({} if self._grammars is None else self._grammars.compiler.stats()),
+            "builds_after_ready": built.backend.builds() - built.builds_when_ready,
         }
 
-    def _submit(self, request: Request) -> list[FromEngine]:
+    def _refusal(self, request: Request) -> Output | None:
+        """Take a request in; where that cannot be, its only output."""
         info = self._built.info
         try:
-            checked = request.checked(
-                vocab_size=info.vocab_size, context_length=info.context_length
-            )
-            self.loop.submit(checked)
+            if not self._trusted:
+                request = request.checked(
+                    vocab_size=info.vocab_size, context_length=info.context_length
+                )
+            self.loop.submit(request)
         except RequestError as error:
-            return [Outputs([refused(request.rid, error)])]
-        return []
+            return refused(request.rid, error)
+        return None

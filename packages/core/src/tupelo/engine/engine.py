@@ -12,16 +12,18 @@ import asyncio
 import itertools
 import queue
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import partial
 from types import TracebackType
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from tupelo.backend import Backend
 from tupelo.config import EngineConfig
 from tupelo.engine.build import Source, build
 from tupelo.engine.core import EngineCore
+from tupelo.engine.mail import Address, Item, LoopPost, Post, ThreadPost, deliver
 from tupelo.engine.messages import (
     Abort,
     Control,
@@ -39,8 +41,17 @@ from tupelo.errors import ConfigError, EngineUnavailable, InvalidRequest
 from tupelo.request import Grammar, Request, SamplingParams, take_grammar
 from tupelo.text.tokenizer import Tokenizer, load_tokenizer
 
-Sink = Callable[[Output | None], None]
 Params = dict[str, Any] | SamplingParams | None
+
+
+GROUP = 64
+"""Requests of one message, and ..."""
+
+MESSAGES_A_STEP = 4
+"""... messages that are acted on between two steps: the device works while the rest are queued."""
+
+POLL_S = 0.001
+"""Between two looks at how long a message is worth waiting for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,9 +93,13 @@ class Engine:
         self.info = self._built.info
         path = self.info.tokenizer_path
         self.tokenizer: Tokenizer | None = load_tokenizer(path) if path else None
-        self._inbox: queue.SimpleQueue[ToEngine | None] = queue.SimpleQueue()
-        self._core = EngineCore(self.config, self._built, lambda: self._inbox.put(None))
-        self._sinks: dict[str, Sink] = {}
+        self._inbox: queue.SimpleQueue[ToEngine | None] = queue.SimpleQueue()  # None only wakes
+        self._core = EngineCore(self._built, lambda: self._inbox.put(None), trusted=True)
+        self._addresses: dict[str, Address] = {}
+        self._thread_post = ThreadPost()
+        self._loop_posts: WeakKeyDictionary[asyncio.AbstractEventLoop, LoopPost] = (
+            WeakKeyDictionary()
+        )
         self._replies: dict[int, queue.SimpleQueue[Reply]] = {}
         self._numbers = itertools.count(1)
         self._thread = threading.Thread(target=self._run, name="tupelo-engine", daemon=True)
@@ -297,17 +312,17 @@ class Engine:
 
     def _stream(self, samples: Sequence[Sample], single: bool) -> Iterator[dict[str, Any]]:
         """Submit, and yield cumulative replies as outputs come."""
-        outputs: queue.SimpleQueue[tuple[int, Output | None]] = queue.SimpleQueue()
-        self._open(samples, lambda index, output: outputs.put((index, output)))
+        inbox: queue.SimpleQueue[list[Item]] = queue.SimpleQueue()
+        self._open(samples, self._thread_post, inbox)
         open_samples = set(range(len(samples)))
         try:
             while open_samples:
-                index, output = outputs.get()
-                if index in open_samples:
-                    reply, ended = self._advance(samples[index], output)
-                    if ended:
-                        open_samples.remove(index)
-                    yield reply if single else {"index": index, **reply}
+                for index, output in inbox.get():
+                    if index in open_samples:
+                        reply, ended = self._advance(samples[index], output)
+                        if ended:
+                            open_samples.remove(index)
+                        yield reply if single else {"index": index, **reply}
         finally:
             self._close(samples, open_samples)
 
@@ -319,34 +334,30 @@ class Engine:
         samples, single = await asyncio.to_thread(
             self._samples, prompt, input_ids, params, arguments | {"stream": True}
         )
-        outputs: asyncio.Queue[tuple[int, Output | None]] = asyncio.Queue()
-
-        def deliver(index: int, output: Output | None) -> None:
-            loop.call_soon_threadsafe(outputs.put_nowait, (index, output))
-
-        self._open(samples, deliver)
+        inbox: asyncio.Queue[list[Item]] = asyncio.Queue()
+        post = self._loop_posts.setdefault(loop, LoopPost(loop))
+        self._open(samples, post, inbox)
         open_samples = set(range(len(samples)))
         try:
             while open_samples:
-                index, output = await outputs.get()
-                if index in open_samples:
-                    reply, ended = self._advance(samples[index], output)
-                    if ended:
-                        open_samples.remove(index)
-                    yield reply if single else {"index": index, **reply}
+                for index, output in await inbox.get():
+                    if index in open_samples:
+                        reply, ended = self._advance(samples[index], output)
+                        if ended:
+                            open_samples.remove(index)
+                        yield reply if single else {"index": index, **reply}
         finally:
             self._close(samples, open_samples)
 
-    def _open(
-        self, samples: Sequence[Sample], deliver: Callable[[int, Output | None], None]
-    ) -> None:
+    def _open(self, samples: Sequence[Sample], post: Post, inbox: Any) -> None:
+        """Submit, in groups; outputs go to ``inbox`` by way of ``post``."""
         if not self._thread.is_alive():
             raise EngineUnavailable("the engine has been shut down")
-        for index, sample in enumerate(samples):
-            rid = sample.request.rid
-            self._sinks[rid] = partial(deliver, index)
-        for sample in samples:
-            self._inbox.put(Submit(sample.request))
+        requests = [sample.request for sample in samples]
+        for index, request in enumerate(requests):
+            self._addresses[request.rid] = Address(post, inbox, index)
+        for start in range(0, len(requests), GROUP):
+            self._inbox.put(Submit(requests[start : start + GROUP]))
 
     def _advance(self, sample: Sample, output: Output | None) -> tuple[dict[str, Any], bool]:
         """Take an output in; returns the reply so far, and whether the sample is over."""
@@ -362,7 +373,7 @@ class Engine:
         if rids:
             self._inbox.put(Abort(rids))
         for sample in samples:
-            self._sinks.pop(sample.request.rid, None)
+            self._addresses.pop(sample.request.rid, None)
 
     # The engine's thread
 
@@ -380,27 +391,31 @@ class Engine:
 
     def _run(self) -> None:
         while not self._core.stopping:
-            block = not self._core.has_work()
-            try:
-                while True:
-                    message = self._inbox.get(block)
-                    if message is not None:  # None only wakes
-                        self._deliver(self._core.handle(message))
-                    block = False
-            except queue.Empty:
-                pass
+            self._take_messages()
             if self._core.has_work() and not self._core.stopping:
                 self._deliver(self._core.step())
         self._core.close()
-        for sink in list(self._sinks.values()):
-            sink(None)
+        deliver([(address, None) for address in list(self._addresses.values())])
+
+    def _take_messages(self) -> None:
+        """Act on what has come; wait for more when idle, or where the next step is better late."""
+        block = not self._core.has_work()
+        with suppress(queue.Empty):
+            for _ in range(MESSAGES_A_STEP):
+                self._act(self._inbox.get(block))
+                block = False
+        while (patience := self._core.patience_s()) > 0:
+            with suppress(queue.Empty):
+                self._act(self._inbox.get(timeout=min(patience, POLL_S)))
+
+    def _act(self, message: ToEngine | None) -> None:
+        if message is not None:
+            self._deliver(self._core.handle(message))
 
     def _deliver(self, messages: Sequence[FromEngine]) -> None:
         for message in messages:
             if isinstance(message, Outputs):
-                for output in message.items:
-                    sink = self._sinks.get(output.rid)
-                    if sink is not None:
-                        sink(output)
+                found = [(self._addresses.get(output.rid), output) for output in message.items]
+                deliver([(address, output) for address, output in found if address is not None])
             elif isinstance(message, Reply):
                 self._replies.pop(message.number).put(message)

@@ -8,12 +8,16 @@ N+1::
     depth 1   forward N  sample N  land N          forward N+1 ...
     depth 2   forward N  sample N  forward N+1  sample N+1  land N  forward N+2 ...
     grammar   forward N  sample N  forward N+1  land N  mask  sample N+1 ...
+
+A step that is launched early shuts out requests that arrive before it begins. Where requests come
+one by one, the loop therefore says how long the next launch can wait (``patience_s``): until
+shortly before the step in flight is expected to end, so that the device does not idle.
 """
 
 import logging
 import time
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,16 +32,24 @@ from tupelo.errors import InvalidRequest, QueueFull, RequestAborted, RequestErro
 from tupelo.grammar import Matcher
 from tupelo.request import FinishReason, Request
 from tupelo.scheduler import Ended, Entry, Phase, Scheduler, Step, grammar_ending
+from tupelo.scheduler.pace import Average
 
 logger = logging.getLogger(__name__)
+
+EXPECTING_S = 1.0
+"""A streamed request that came this long ago, while others ran, lets another one be expected."""
+
+LEAD_S = 0.001
+"""A launch begins this long before it must, beside twice the time that it takes."""
 
 
 @dataclass(slots=True)
 class _Flight:
-    """A step that has been launched and not yet landed."""
+    """A step that has been launched at ``launched_s`` and not yet landed."""
 
     step: Step
     ticket: Ticket[StepResult]
+    launched_s: float
 
 
 class EngineLoop:
@@ -48,6 +60,7 @@ class EngineLoop:
         depth: steps in flight.
         grammars: compiles and follows grammars; None refuses requests that have one.
         check_integrity: prove the page bookkeeping after each step.
+        clock: seconds that only grow.
 
     Attributes:
         step_number, step_started_s: of the step launched last (``time.monotonic``); 0.0 when idle.
@@ -64,8 +77,13 @@ class EngineLoop:
         depth: int = 1,
         grammars: GrammarQueue | None = None,
         check_integrity: bool = False,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.scheduler = scheduler
+        self._clock = clock
+        self._arrived_s = -EXPECTING_S
+        self._landed_s = 0.0
+        self._launching = Average()
         self.step_number = 0
         self.step_started_s = 0.0
         self.held = False
@@ -95,6 +113,8 @@ class EngineLoop:
             raise InvalidRequest(f"{name}: this engine serves no grammars", param=name)
         else:
             self._grammars.submit(request)
+        if self._flights and request.stream:
+            self._arrived_s = self._clock()
 
     def abort(self, rids: Iterable[str] | None = None) -> list[Output]:
         """Drop requests; returns their last outputs."""
@@ -105,6 +125,25 @@ class EngineLoop:
             self.scheduler.counters.aborted += len(gone)
             outputs += [refused(r.rid, RequestAborted("aborted")) for r in gone]
         return outputs
+
+    def patience_s(self) -> float:
+        """Seconds that the next ``step`` can be put off for a request to arrive; 0.0: none.
+
+        Where one does arrive, there is nothing more to wait for.
+        """
+        scheduler, now = self.scheduler, self._clock()
+        beside_another = 0 < len(self._flights) < self._depth
+        if self.held or not beside_another or now - self._arrived_s > EXPECTING_S:
+            return 0.0
+        arrived = self._grammars is not None and self._grammars.has_done()
+        if arrived or scheduler.has_prompts() or not scheduler.slots.num_free:
+            return 0.0
+        flight = self._flights[-1]
+        if flight.ticket.ready():
+            return 0.0
+        begin = max(flight.launched_s, self._landed_s)
+        end = begin + scheduler.times.predicted_s(*_sizes(flight.step))
+        return max(0.0, end - LEAD_S - 2 * self._launching.value - now)
 
     def step(self) -> list[Output]:
         """Launch the next step if there is room in flight, land the oldest otherwise."""
@@ -131,6 +170,7 @@ class EngineLoop:
 
     def _launch(self, outputs: list[Output]) -> bool:
         """Schedule and launch a step; appends what landed meanwhile. False if nothing could run."""
+        began = self._clock()
         step = self.scheduler.schedule()
         if step is None:
             return False
@@ -149,7 +189,9 @@ class EngineLoop:
             logger.exception("step %d failed; its %d requests end", batch.step, batch.num_rows)
             outputs += self._fail(step)
             return True
-        self._flights.append(_Flight(step, ticket))
+        self._flights.append(_Flight(step, ticket, began))
+        if not step.chunks:
+            self._launching.add(self._clock() - began)
         return True
 
     def _land(self) -> list[Output]:
@@ -160,6 +202,10 @@ class EngineLoop:
         except Exception:
             logger.exception("step %d failed while it ran", flight.step.batch.step)
             return self._fail(flight.step)
+        now = self._clock()
+        seconds = now - max(flight.launched_s, self._landed_s)
+        self._landed_s = now
+        self.scheduler.times.observe(*_sizes(flight.step), seconds)
         rows, ended = self.scheduler.commit(flight.step, result)
         last = {id(item.entry): item for item in ended}
         outputs = [
@@ -254,6 +300,12 @@ def refused(rid: str, error: RequestError) -> Output:
         param=error.param or "",
     )
     return Output(rid=rid, token_ids=[], finish=finish)
+
+
+def _sizes(step: Step) -> tuple[int, int]:
+    """Decode rows and prompt tokens."""
+    rows = step.batch.num_decode_rows
+    return rows, step.batch.num_tokens - rows
 
 
 def _output(entry: Entry, finish: Finish | None = None, timing: Timing | None = None) -> Output:

@@ -14,9 +14,9 @@ from tupelo.request import FinishReason, Request
 
 
 class Submit(msgspec.Struct, tag=True, frozen=True):
-    """To the engine: serve this request."""
+    """To the engine: serve these requests."""
 
-    request: Request
+    requests: list[Request]
 
 
 class Abort(msgspec.Struct, tag=True, frozen=True):

@@ -41,6 +41,9 @@ TO_ENGINE, FROM_ENGINE = "to-engine", "from-engine"
 MAX_MESSAGES_A_STEP = 256
 """Messages that are taken in between two steps."""
 
+POLL_MS = 1
+"""Milliseconds between two looks at how long a message is worth waiting for."""
+
 
 class Worker:
     """Sockets, heartbeat and the loop over messages and steps."""
@@ -70,7 +73,7 @@ class Worker:
         except Exception as error:  # a defect, ours or a vendor's: the parent must still hear of it
             logger.exception("the engine could not start")
             return self._fail("EngineUnavailable", f"{type(error).__name__}: {error}")
-        self._core = EngineCore(self._config, built, self._wake)
+        self._core = EngineCore(built, self._wake)
         self._send(built.info)
         while not self._core.stopping:
             self._receive(self._core)
@@ -87,9 +90,16 @@ class Worker:
         return 2
 
     def _receive(self, core: EngineCore) -> None:
-        """Take in waiting messages; when idle, wait for one."""
+        """Take in waiting messages; wait for one when idle, or where the next step is better
+        late."""
         if not core.has_work():
             self._sleep()
+        self._take(core)
+        while 1e3 * core.patience_s() >= POLL_MS:
+            if self._inbox.poll(POLL_MS):
+                self._take(core)
+
+    def _take(self, core: EngineCore) -> None:
         for _ in range(MAX_MESSAGES_A_STEP):
             try:
                 data = self._inbox.recv(zmq.NOBLOCK)

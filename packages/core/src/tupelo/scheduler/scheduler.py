@@ -21,10 +21,14 @@ from tupelo.scheduler.admission import GrowthEstimate
 from tupelo.scheduler.builder import Chunk, Row, Step, build_step
 from tupelo.scheduler.entry import Entry, Matcher, Phase
 from tupelo.scheduler.jump import jump_forward
+from tupelo.scheduler.pace import StepTimes
 from tupelo.scheduler.policy import make_policy
 from tupelo.scheduler.results import Ended, record_result
 from tupelo.scheduler.slots import SlotTable
 from tupelo.specs import PageGroup
+
+STARVED = 16
+"""However long a step takes, it has room for this part of ``chunk_tokens``."""
 
 MAX_SCANNED = 256
 """Waiting requests that one step looks at."""
@@ -44,6 +48,7 @@ class SchedulerConfig:
         worth_waiting_tokens: a shared prefix at least this long is waited for.
         seed: for requests that bring none, and for the random policy.
         jump_forward: tokens that a grammar forces are appended without being sampled.
+        step_s: longest step, as predicted, while a streamed request decodes; 0.0: no bound.
     """
 
     groups: tuple[PageGroup, ...]
@@ -60,6 +65,7 @@ class SchedulerConfig:
     worth_waiting_tokens: int = 32
     seed: int = 0
     jump_forward: bool = True
+    step_s: float = 0.0
 
 
 @dataclass(slots=True)
@@ -78,7 +84,11 @@ class Counters:
 
 
 class Scheduler:
-    """All live requests, their pages and their slots."""
+    """All live requests, their pages and their slots.
+
+    Attributes:
+        times: of steps; whoever runs them tells it.
+    """
 
     def __init__(self, config: SchedulerConfig) -> None:
         self.config = config
@@ -88,6 +98,7 @@ class Scheduler:
         max_pages = -(-config.context_length // config.page_size) + 1
         self.slots = SlotTable(config.max_running, len(config.groups), config.page_size, max_pages)
         self.counters = Counters()
+        self.times = StepTimes()
         self._order = make_policy(config.policy, config.seed)
         self._seeds = random.Random(config.seed)
         self._estimate = GrowthEstimate()
@@ -109,6 +120,10 @@ class Scheduler:
     def has_work(self) -> bool:
         """Whether a call of ``schedule`` may form a step."""
         return bool(self._waiting or self._prefilling or self.slots.decoding.any())
+
+    def has_prompts(self) -> bool:
+        """Whether the next step may compute prompts of requests that are here."""
+        return bool(self._waiting or self._prefilling)
 
     # Arriving and leaving
 
@@ -165,9 +180,8 @@ class Scheduler:
 
     def schedule(self) -> Step | None:
         """Form the next step; None if nothing can run now."""
-        config = self.config
         decode = self._decode_slots()
-        budget = config.chunk_tokens or config.context_length
+        budget = self._budget(decode)
         chunks: list[Chunk] = []
         admissions: list[Admission] = []
         for entry in list(self._prefilling):
@@ -234,6 +248,16 @@ class Scheduler:
             AssertionError: says what differs.
         """
         self.cache.check([e.lease for e in self.slots.running() if e.lease is not None])
+
+    def _budget(self, decode: IntArray) -> int:
+        """Prompt tokens of the next step. Where a streamed request decodes, as many as a step of
+        ``step_s`` holds, so that its reader does not wait; but never so few that prompts starve."""
+        config = self.config
+        most = config.chunk_tokens or config.context_length
+        if not config.step_s or not self.slots.streamed[decode].any():
+            return most
+        within = self.times.prompt_tokens_within(len(decode), config.step_s)
+        return most if within is None else min(most, max(within, most // STARVED))
 
     # Decode rows
 

@@ -34,6 +34,8 @@ class SlotTable:
         """Slots that take part in the next decode step."""
         self.features = np.zeros(num_slots, np.int32)
         """Bit i: the request needs ``Feature`` number i."""
+        self.streamed = np.zeros(num_slots, np.bool_)
+        """Slots whose tokens are reported as they come."""
         self.top_logprobs = np.zeros(num_slots, np.int32)
         self.tables = np.zeros((num_groups, num_slots, max_pages), np.int32)
         self.num_table_pages = np.zeros(num_slots, np.int32)
@@ -53,6 +55,7 @@ class SlotTable:
         self.length[slot] = 0
         self.left[slot] = entry.max_new_tokens - (entry.num_ids - entry.num_prompt)
         self.features[slot] = _feature_bits(entry)
+        self.streamed[slot] = entry.request.stream
         self.top_logprobs[slot] = entry.request.top_logprobs
         self.num_table_pages[slot] = 0
         return slot
