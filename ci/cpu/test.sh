@@ -14,7 +14,7 @@ step() {
 }
 step ruff check .
 step ruff format --check .
-step mypy packages/core/src packages/backend-cpu/src packages/server/src
+step mypy packages/*/src
 # The import rules cover every backend, and only this one is installed: name their folders.
 step env PYTHONPATH="$(printf '%s:' packages/backend-*/src)" lint-imports
 step python -m pytest "$@"

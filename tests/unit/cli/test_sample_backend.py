@@ -17,7 +17,10 @@ def test_the_kit_is_green() -> None:
     command = [sys.executable, "-m", "tupelo.conformance", "--backend", "tupelo_sample:backend"]
     done = subprocess.run(
         [*command, "--level", "0,1,2"],
-        env={**os.environ, "PYTHONPATH": str(SOURCES)},
+        env={
+            **os.environ,
+            "PYTHONPATH": f"{SOURCES}{os.pathsep}{os.environ.get('PYTHONPATH', '')}",
+        },
         capture_output=True,
         text=True,
         check=False,
