@@ -29,7 +29,7 @@ TIE = 5e-4
 LOGPROB_TOLERANCE = 1e-3
 
 COMBINATIONS: dict[str, dict[str, Any]] = {
-    "plain": {"disable_radix_cache": True, "chunked_prefill_size": 0},
+    "plain": {"disable_radix_cache": True, "chunked_prefill_size": -1},
     "cache": {"chunked_prefill_size": 512},
     "small chunks, pages of one": {"chunked_prefill_size": 16, "page_size": 1},
     "two steps in flight": {"pipeline_depth": 2, "chunked_prefill_size": 64},

@@ -12,6 +12,7 @@ from tupelo.backend import (
     Backend,
     Capabilities,
     EagerRunner,
+    Forward,
     HeadSplit,
     KVPool,
     LinearWeight,
@@ -25,6 +26,7 @@ from tupelo.backend import (
     TorchKVPool,
     TorchSampler,
 )
+from tupelo.batch import Batch
 from tupelo.ops import OPS
 from tupelo.ops.sampling import NEGATIVE
 from tupelo.specs import AttentionSpec
@@ -356,6 +358,24 @@ class DeltasDropped(EagerRunner):
             )
             batch = replace(batch, page_deltas=empty)
         return super().forward(batch)
+
+
+class BuildsLate(EagerRunner):
+    """Builds for each number of tokens when the first such step comes, not when warming up."""
+
+    def __init__(self, parts: RunnerParts, built: set[int]) -> None:
+        super().__init__(parts)
+        self._built = built
+
+    def forward(self, batch: Batch) -> Forward:
+        self._built.add(batch.num_tokens)
+        return super().forward(batch)
+
+
+def builds_late() -> Backend:
+    """The backend of ``BuildsLate``, which counts what it built."""
+    built: set[int] = set()
+    return replace(BASE, runner=lambda parts: BuildsLate(parts, built), builds=lambda: len(built))
 
 
 # Collectives

@@ -5,6 +5,7 @@ Every mutant is core's defaults with one part or kernel replaced.
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from itertools import count
 from typing import Any
 
 from tests.kit.broken import (
@@ -29,6 +30,7 @@ from tests.kit.broken import (
     StalePlan,
     WindowTooWide,
     apply_token_bitmask,
+    builds_late,
     copy_pages,
     embedding,
     gelu_mul,
@@ -44,7 +46,14 @@ from tests.kit.broken import (
     wrong_share,
 )
 
-from tupelo.backend import Backend, Capabilities, Kernel, ReferenceAttention, Tier
+from tupelo.backend import (
+    CONTRACT_VERSION,
+    Backend,
+    Capabilities,
+    Kernel,
+    ReferenceAttention,
+    Tier,
+)
 from tupelo.ops import OPS
 
 __all__ = ["BASE", "MUTANTS", "Mutant", "wrong_share"]
@@ -67,6 +76,9 @@ class Mutant:
     only: str
     red: tuple[str, ...]
     spared: tuple[str, ...]
+
+
+_DOWN = count(1000, -1)
 
 
 def _attention(make: Callable[..., ReferenceAttention]) -> Backend:
@@ -277,6 +289,24 @@ MUTANTS: dict[str, Mutant] = {
         "engine/llama/",
         ("engine/llama/batch_invariant",),
         ("engine/llama/logprobs", "engine/llama/sampled"),
+    ),
+    "builds_when_asked": Mutant(
+        builds_late(),
+        "engine/llama/builds",
+        ("engine/llama/builds",),
+        (),
+    ),
+    "builds_forgotten": Mutant(
+        replace(BASE, builds=lambda: next(_DOWN)),
+        "contract/",
+        ("contract/record",),
+        ("contract/version", "contract/capabilities"),
+    ),
+    "of_another_contract": Mutant(
+        replace(BASE, contract=CONTRACT_VERSION + 1),
+        "contract/",
+        ("contract/record", "contract/version"),
+        ("contract/capabilities",),
     ),
     "signature_differs": Mutant(
         replace(

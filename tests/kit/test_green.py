@@ -1,9 +1,11 @@
 """The kit is green on the CPU backend and on both fakes, and looks at everything it should."""
 
+from dataclasses import replace
+
 import pytest
 from tests.kit.mutants import BASE
 
-from tupelo.backend import find_backend
+from tupelo.backend import CONTRACT_VERSION, find_backend
 from tupelo.conformance import Report, Status, Target, run_kit
 from tupelo.conformance.levels.engine import COMBINATIONS
 from tupelo.conformance.report import op_rows
@@ -63,9 +65,15 @@ def test_the_fakes_are_green(name: str) -> None:
     assert {r.level for r in report.having(Status.PASSED)} == {0, 1, 2, 3}
 
 
-def test_what_is_not_declared_is_skipped_with_its_reason() -> None:
-    from dataclasses import replace
+def test_a_backend_of_the_contract_before_is_served() -> None:
+    older = replace(BASE, contract=CONTRACT_VERSION - 1)
+    report = run_kit(Target(older), (0, 3), only="engine/llama/greedy")
+    assert report.having(Status.PASSED)
+    assert failures(report) == []
+    assert run_kit(Target(older), [0]).green
 
+
+def test_what_is_not_declared_is_skipped_with_its_reason() -> None:
     has = replace(
         BASE.capabilities, window=False, soft_cap=False, same_step_sharing=False, page_sizes=(8,)
     )
@@ -81,7 +89,7 @@ def test_what_is_not_declared_is_skipped_with_its_reason() -> None:
 
 def test_every_pair_of_engine_settings_occurs() -> None:
     values = [sorted(set(column)) for column in zip(*COMBINATIONS, strict=True)]
-    assert values == [[False, True], [0, 16, 64], [False, True], [1, 2], [False, True]]
+    assert values == [[False, True], [-1, 16, 64], [False, True], [1, 2], [False, True]]
     for i, first in enumerate(values):
         for j in range(i + 1, len(values)):
             together = {(row[i], row[j]) for row in COMBINATIONS}

@@ -41,11 +41,11 @@ def run(params: object, *, one_by_one: bool = False, **options: object) -> list[
 @pytest.fixture(scope="module")
 def reference() -> list[list[int]]:
     return run(
-        GREEDY, one_by_one=True, disable_radix_cache=True, chunked_prefill_size=0, pipeline_depth=1
+        GREEDY, one_by_one=True, disable_radix_cache=True, chunked_prefill_size=-1, pipeline_depth=1
     )
 
 
-COMBINATIONS = list(itertools.product((False, True), (16, 64, 0), (False, True), (1, 2), (1, 16)))
+COMBINATIONS = list(itertools.product((False, True), (16, 64, -1), (False, True), (1, 2), (1, 16)))
 
 
 @pytest.mark.parametrize(("radix", "chunk", "one_by_one", "depth", "page_size"), COMBINATIONS)

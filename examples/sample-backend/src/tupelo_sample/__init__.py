@@ -28,6 +28,7 @@ def backend() -> Backend | Unavailable:
             same_step_sharing=True,
             plan_needs_host_lens=True,
         ),
+        contract=1,  # the one that it was written for, which need not be core's newest
         kernels=KERNELS,
         attention=RowAttention,
         versions={"torch": str(torch.__version__)},

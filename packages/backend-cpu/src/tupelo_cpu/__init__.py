@@ -33,6 +33,7 @@ def backend() -> Backend | Unavailable:
             max_world_size=8,
             collective_library="gloo",
         ),
+        contract=1,
         kernels=native_kernels(library) if library is not None else (),
         attention=attention,
         versions={"tupelo-backend-cpu": version("tupelo-backend-cpu"), "torch": torch.__version__},

@@ -11,6 +11,7 @@ import torch
 
 from tupelo.backend import Backend, Capabilities, GraphGrade, RunnerParts, Unavailable
 from tupelo_cuda.attention import CudaAttention
+from tupelo_cuda.builds import COUNTER
 from tupelo_cuda.choices import ChoiceTable
 from tupelo_cuda.graphs import CudaCapture
 from tupelo_cuda.kernels import best_tokens, cuda_kernels, product_table
@@ -21,6 +22,13 @@ from tupelo_cuda.runtime import CudaRuntime
 __all__ = ["backend"]
 
 DEVICE = "cuda:0"
+
+STEP_S = 0.030
+"""A reader sees no gap in 30 ms, and a prompt of usual length fits."""
+
+SIZES = ((60.0, (512, 8192)), (30.0, (256, 4096)), (0.0, (128, 2048)))
+"""From so many GiB on: requests that run at once, and prompt tokens of a step. A small device's
+memory is better kept for K/V."""
 
 
 def backend() -> Backend | Unavailable:
@@ -33,9 +41,11 @@ def backend() -> Backend | Unavailable:
     if reason:
         return Unavailable(reason)
     options = read_options()
+    COUNTER.listen()
     table = product_table(options, DEVICE)
     properties = torch.cuda.get_device_properties(DEVICE)
     gib = properties.total_memory / (1 << 30)
+    max_running, chunk_tokens = next(sizes for least, sizes in SIZES if gib >= least)
     return Backend(
         name="cuda",
         device=DEVICE,
@@ -49,11 +59,16 @@ def backend() -> Backend | Unavailable:
             max_world_size=8,
             collective_library="nccl",
             pipeline_depth=2,
+            step_s=STEP_S,
+            max_running=max_running,
+            chunk_tokens=chunk_tokens,
         ),
+        contract=1,
         kernels=cuda_kernels(table),
         attention=partial(CudaAttention, options),
         runner=partial(_runner, options, table),
         runtime=CudaRuntime,
+        builds=COUNTER.total,
         versions=_versions(),
         notes=(
             f"{properties.name}, {gib:.0f} GiB, compute capability "
@@ -78,7 +93,7 @@ def _why_not() -> str:
 
 
 def _runner(options: Options, table: ChoiceTable | None, parts: RunnerParts) -> GraphRunner:
-    capture = CudaCapture() if options.graphs else None
+    capture = CudaCapture(COUNTER.captured) if options.graphs else None
     warming = nullcontext if table is None else table.open
     return GraphRunner(parts, capture, warming, best_tokens())
 

@@ -36,9 +36,13 @@ class CudaCapture(Capture):
 
     Their results are not owned by whoever holds them, so a later capture uses the same memory
     again. Capture the largest first: the smaller ones then fit into its memory.
+
+    Args:
+        captured: told of each graph.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, captured: Callable[[], None]) -> None:
+        self._captured = captured
         self._pool = torch.cuda.graph_pool_handle()
         self._graphs: list[torch.cuda.CUDAGraph] = []  # the pool lives as long as one of them
 
@@ -50,6 +54,7 @@ class CudaCapture(Capture):
         finally:
             graph.capture_end()
         self._graphs.append(graph)
+        self._captured()
         return graph, tuple(unowned(tensor) for tensor in value)
 
 

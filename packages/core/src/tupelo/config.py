@@ -65,7 +65,9 @@ class EngineConfig:
     offline: bool = option(False, "never download anything")
     seed: int = option(0, "seed of dummy weights and of requests that bring none")
 
-    max_running_requests: int = option(64, "requests that run at once", low=1)
+    max_running_requests: int = option(
+        0, "requests that run at once; 0 suits the backend and its memory", low=0
+    )
     max_queued_requests: int = option(1024, "requests that wait at most; more get a 429", low=0)
     max_total_tokens: int = option(0, "tokens in the K/V pool; 0 means as memory allows", low=0)
     mem_fraction_static: float = option(
@@ -73,7 +75,15 @@ class EngineConfig:
     )
     page_size: int = option(16, "tokens of a K/V page", low=1)
     chunked_prefill_size: int = option(
-        512, "prompt tokens of one step at most; 0 means whole prompts", low=0
+        0,
+        "prompt tokens of one step at most; 0 suits the backend, -1 means whole prompts",
+        low=-1,
+    )
+    max_step_ms: float = option(
+        0.0,
+        "milliseconds that a step may take, as predicted, while a streamed reply waits for it: "
+        "prompts are cut to that; 0 suits the backend, -1 means no bound",
+        low=-1,
     )
     schedule_policy: str = option(
         "fcfs",

@@ -85,6 +85,7 @@ ENGINE: dict[str, Family] = {
     "num_nodes": Family("gauge", "nodes of the prefix tree"),
     "lookup_tokens": Family("counter", "tokens looked up in the tree"),
     "hit_tokens": Family("counter", "tokens that were found there"),
+    "builds_after_ready": Family("counter", "kernels and graphs built since the engine was ready"),
 }
 """The engine's own numbers by their name there; on ``/metrics`` with the prefix ``tupelo:``."""
 

@@ -20,8 +20,8 @@ from tupelo.errors import CapabilityError, ContractError
 from tupelo.ops import OPS, Kernel, check_kernel
 from tupelo.specs import AttentionSpec
 
-CONTRACT_VERSION = 0
-"""Contract 0 is free to change until a backend for a discrete accelerator has met its figures."""
+CONTRACT_VERSION = 1
+"""What the contract says now; ``docs/contract-1.md`` tells what changed, and why."""
 
 
 class GraphGrade(StrEnum):
@@ -57,6 +57,10 @@ class Capabilities:
             in its batch, nor on how its prompt was chunked.
         memory_fraction: share of all memory for weights, workspace and K/V unless configured.
         pipeline_depth: steps in flight that suit it, unless configured.
+        max_running: requests that it runs at once, unless configured.
+        chunk_tokens: prompt tokens of one step at most, unless configured.
+        step_s: seconds that a step may take, as predicted, while somebody reads along, unless
+            configured; 0: prompts are not held back for that.
         max_world_size: ranks that can work together.
         collective_library: torch.distributed backend name, or "" for none.
     """
@@ -77,6 +81,9 @@ class Capabilities:
     batch_invariant: tuple[str, ...] = ()
     memory_fraction: float = 0.88
     pipeline_depth: int = 1
+    max_running: int = 64
+    chunk_tokens: int = 512
+    step_s: float = 0.0
     max_world_size: int = 1
     collective_library: str = ""
 
@@ -90,6 +97,11 @@ class Unavailable:
     """
 
     reason: str
+
+
+def _no_builds() -> int:
+    """Of a backend that builds nothing by itself, as torch's own kernels."""
+    return 0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -109,6 +121,8 @@ class Backend:
         runner: builds a ``Runner`` from ``RunnerParts``.
         collectives: builds ``Collectives`` over a process group, or over None for one rank.
         runtime: builds a ``Runtime`` from the device name.
+        builds: how many kernels, programs and graphs this process has built for the device so far,
+            compiled, captured or loaded: an engine that is ready builds no more.
         versions: libraries that matter and their versions, for ``doctor``.
         notes: lines for ``doctor``, such as the instruction set in use.
     """
@@ -124,6 +138,7 @@ class Backend:
     runner: Callable[[RunnerParts], Runner] = EagerRunner
     collectives: Callable[[Any | None], Collectives] = TorchCollectives
     runtime: Callable[[str], Runtime] = TorchRuntime
+    builds: Callable[[], int] = _no_builds
     versions: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
@@ -145,7 +160,7 @@ class Backend:
         twice = sorted({n for n in names if names.count(n) > 1})
         if twice:
             raise ContractError(f"backend {self.name!r} has two kernels named {twice[0]!r}")
-        for part in ("attention", "kv_pool", "sampler", "runner", "collectives", "runtime"):
+        for part in (*_PARTS, "builds"):
             if not callable(getattr(self, part)):
                 raise ContractError(f"backend {self.name!r}: {part} is not callable")
         return self

@@ -21,8 +21,10 @@ def make_plan(config: EngineConfig) -> dict[str, Any]:
     from tupelo.backend import find_backend
     from tupelo.engine.build import find_source, make_model
     from tupelo.engine.plan import plan_engine
+    from tupelo.engine.resolve import resolve
 
     backend = find_backend(config.backend or None)
+    config = resolve(config, backend)
     source = find_source(config)
     model = make_model(config, source.config, backend)
     plan = plan_engine(config, model, backend, backend.runtime(backend.device))

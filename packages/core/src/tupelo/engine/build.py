@@ -29,7 +29,8 @@ from tupelo.checkpoint import (
 )
 from tupelo.config import EngineConfig, environment
 from tupelo.engine.messages import EngineInfo
-from tupelo.engine.plan import EnginePlan, choose_dtype, plan_engine
+from tupelo.engine.plan import EnginePlan, choose_dtype, plan_engine, step_tokens
+from tupelo.engine.resolve import resolve
 from tupelo.errors import CapabilityError, ConfigError
 from tupelo.models import Model, build_model
 from tupelo.ops import OPS, OpTable
@@ -75,6 +76,8 @@ class Built:
     Attributes:
         source: what ``model`` was loaded from.
         model, runner: None while their memory is given back (see ``tupelo.engine.resident``).
+        config: as given, with what was left to the backend filled in.
+        builds_when_ready: ``Backend.builds`` after warming up.
     """
 
     backend: Backend
@@ -85,6 +88,8 @@ class Built:
     plan: EnginePlan
     table: OpTable
     info: EngineInfo
+    config: EngineConfig
+    builds_when_ready: int
 
 
 def find_source(config: EngineConfig) -> Source:
@@ -177,6 +182,7 @@ def build(
     phases = Phases(on_progress)
     with phases.phase("find the backend"):
         backend = (backend or find_backend(config.backend or None)).check()
+        config = resolve(config, backend)
         runtime = backend.runtime(backend.device)
         check_part("runtime", runtime)
     with phases.phase("open the model"):
@@ -210,6 +216,8 @@ def build(
         plan=plan,
         table=table,
         info=info,
+        config=config,
+        builds_when_ready=backend.builds(),
     )
 
 
@@ -227,13 +235,9 @@ def fill_model(
         load_weights(model, source.checkpoint, device=runtime.device, progress=show_bars)
 
 
-def pipeline_depth(config: EngineConfig, backend: Backend) -> int:
-    """Steps in flight: as configured, or what suits the backend."""
-    return config.pipeline_depth or backend.capabilities.pipeline_depth
-
-
-def scheduler_config(config: EngineConfig, built: Built) -> SchedulerConfig:
+def scheduler_config(built: Built) -> SchedulerConfig:
     """What the scheduler is told about what was built."""
+    config = built.config
     return SchedulerConfig(
         groups=built.plan.groups,
         page_size=config.page_size,
@@ -241,7 +245,8 @@ def scheduler_config(config: EngineConfig, built: Built) -> SchedulerConfig:
         eos_token_ids=tuple(built.info.eos_token_ids),
         max_running=config.max_running_requests,
         max_queued=config.max_queued_requests,
-        chunk_tokens=config.chunked_prefill_size,
+        chunk_tokens=step_tokens(config, built.plan.context_length),
+        step_s=max(0.0, config.max_step_ms / 1e3),
         policy=config.schedule_policy,
         eviction=config.radix_eviction_policy,
         radix=not config.disable_radix_cache,
@@ -284,8 +289,8 @@ def make_runner(
         num_slots=config.max_running_requests,
         max_pages=max_pages,
         num_groups=len(model.kv_specs),
-        depth=pipeline_depth(config, backend),
-        max_tokens=min(config.chunked_prefill_size or plan.context_length, plan.context_length),
+        depth=config.pipeline_depth,
+        max_tokens=step_tokens(config, plan.context_length),
     )
     runner = backend.runner(parts)
     for name, part in (
@@ -357,6 +362,5 @@ __all__ = [
     "find_source",
     "make_model",
     "make_runner",
-    "pipeline_depth",
     "scheduler_config",
 ]

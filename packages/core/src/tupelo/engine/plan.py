@@ -50,7 +50,7 @@ def choose_dtype(config: EngineConfig, checkpoint_dtype: str, backend: Backend) 
 def plan_engine(
     config: EngineConfig, model: Model, backend: Backend, runtime: Runtime
 ) -> EnginePlan:
-    """Divide memory for a model as built, without weights.
+    """Divide memory for a model as built, without weights, under a resolved config.
 
     The budget is ``mem_fraction_static`` of all memory, but no more than is free. Weights and
     workspace are taken off; the rest holds K/V, at most what all slots could use at full context.
@@ -60,7 +60,7 @@ def plan_engine(
             explicit ``max_total_tokens`` or ``context_length`` does not; says all figures.
     """
     free, total = runtime.memory()
-    fraction = config.mem_fraction_static or backend.capabilities.memory_fraction
+    fraction = config.mem_fraction_static
     budget = min(int(total * fraction), free)
     table = OpTable(OPS, backend.kernels, fallback=config.kernel_fallback)
     weights = weight_sizes(model, table).total_bytes
@@ -87,12 +87,17 @@ def plan_engine(
     return EnginePlan(memory=memory, groups=groups, context_length=min(context, kv_tokens))
 
 
+def step_tokens(config: EngineConfig, context: int) -> int:
+    """Prompt tokens of one step at most, under a resolved config."""
+    return context if config.chunked_prefill_size < 0 else min(config.chunked_prefill_size, context)
+
+
 def workspace_bytes(config: EngineConfig, model: Model, context: int) -> int:
     """Bytes beside weights and K/V: the widest activations of a step, its logits, the slots'
     state."""
     shape, size = model.config, dtype_bytes(model.options.dtype)
     rows = config.max_running_requests
-    tokens = (config.chunked_prefill_size or context) + rows
+    tokens = step_tokens(config, context) + rows
     heads = (shape.num_heads + 2 * shape.num_kv_heads) * shape.head_dim
     activations = tokens * (4 * shape.hidden_size + heads + 3 * shape.intermediate_size) * size
     logits = rows * shape.vocab_size * (size + 3 * 4)
@@ -109,7 +114,7 @@ def _divide(
     most = -(-context // size) * rows
     if config.max_total_tokens:
         most = -(-config.max_total_tokens // size)
-    chunk = config.chunked_prefill_size or context
+    chunk = step_tokens(config, context)
     # Beside full attention, a window needs no more than every slot can see. Alone, it holds all.
     full = any(s.window is None for s in specs)
     limits = [

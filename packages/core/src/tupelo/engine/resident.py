@@ -145,6 +145,7 @@ class Resident:
 
     def _make_runner(self, model: Model) -> None:
         built = self._built
+        before = built.backend.builds()
         try:
             runner, _ = make_runner(
                 self._config, built.backend, built.runtime, model, built.plan, built.table
@@ -157,6 +158,7 @@ class Resident:
                 "log, free device memory, and resume kv_cache"
             ) from None
         built.runner = runner
+        built.builds_when_ready += built.backend.builds() - before
 
     def _blank(self) -> Model:
         """The model being served, without weights."""

@@ -1,16 +1,25 @@
 """Level 0: the record, its parts, its capabilities, and the manners of its module."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
 import torch
 
-from tupelo.backend import Backend, GraphGrade, RunnerParts, Tier, check_part
+from tupelo.backend import (
+    CONTRACT_VERSION,
+    Backend,
+    GraphGrade,
+    RunnerParts,
+    Tier,
+    check_part,
+)
 from tupelo.conformance.case import Case, check
 from tupelo.conformance.probe_model import ProbeModel
 from tupelo.conformance.processes import Child
 from tupelo.conformance.target import Target, find_factory, make
+from tupelo.errors import ContractError
 from tupelo.ops import OPS, Kernel, OpTable, check_kernel
 from tupelo.specs import DTYPE_BYTES, AttentionSpec, KVSpec
 
@@ -36,6 +45,7 @@ def contract_cases(target: Target) -> Iterator[Case]:
     elsewhere = "" if target.source else "the backend exists in this process only"
     cases: list[tuple[str, Callable[[], None], str]] = [
         ("record", partial(_record, backend), ""),
+        ("version", partial(_version, backend), ""),
         ("discovery", partial(_discovery, target), elsewhere),
         ("import_opens_no_device", partial(_import_opens_nothing, target.source), elsewhere),
         ("capabilities", partial(_capabilities, backend), ""),
@@ -53,6 +63,23 @@ def _record(backend: Backend) -> None:
     backend.check()
     check(bool(backend.name), "the backend has no name")
     torch.device(backend.device)
+    before, after = backend.builds(), backend.builds()
+    check(type(before) is int and 0 <= before <= after, f"builds() says {before}, then {after}")
+
+
+def _version(backend: Backend) -> None:
+    """The version that it states is one of the two that this core accepts, and core tells others
+    apart."""
+    accepted = (CONTRACT_VERSION, CONTRACT_VERSION - 1)
+    for version in (*accepted, CONTRACT_VERSION + 1, CONTRACT_VERSION - 2):
+        said = ""
+        try:
+            replace(backend, contract=version, kernels=()).check()
+        except ContractError as error:
+            said = str(error)
+        check(bool(said) != (version in accepted), f"contract {version}: core says {said!r}")
+        check(not said or str(version) in said, f"{said!r} does not name contract {version}")
+    check(backend.contract in accepted, f"states contract {backend.contract}, core has {accepted}")
 
 
 def _discovery(target: Target) -> None:
@@ -99,6 +126,11 @@ def _capabilities(backend: Backend) -> None:
         "page_sizes, head_dims and max_world_size must be positive integers",
     )
     check(isinstance(has.graph, GraphGrade), f"graph is {has.graph!r}, no GraphGrade")
+    counts = (has.max_running, has.chunk_tokens, has.pipeline_depth)
+    check(
+        all(isinstance(n, int) and n > 0 for n in counts) and has.step_s >= 0,
+        "max_running, chunk_tokens and pipeline_depth must be positive integers, step_s 0 or more",
+    )
     check(0 < has.memory_fraction <= 1, f"memory_fraction {has.memory_fraction} is not in (0, 1]")
     check(
         has.max_world_size == 1 or bool(has.collective_library),

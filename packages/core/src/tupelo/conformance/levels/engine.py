@@ -17,6 +17,7 @@ from tupelo.checkpoint import parse_hf_config
 from tupelo.config import EngineConfig
 from tupelo.conformance.case import Case, check
 from tupelo.conformance.levels.attention import page_sizes
+from tupelo.conformance.sweep import run_sweep
 from tupelo.conformance.target import Target
 from tupelo.engine import Engine
 from tupelo.engine.build import Source
@@ -28,14 +29,17 @@ GREEDY = {"temperature": 0, "max_new_tokens": NEW_TOKENS, "ignore_eos": True}
 CLOSE = {"float32": 5e-4, "float16": 5e-2, "bfloat16": 4e-1}
 """A token may differ where the reference's two best log-probabilities are closer than this."""
 
+WHOLE = -1
+"""The chunk size that cuts no prompt."""
+
 COMBINATIONS = (
     # radix, chunk, one at a time, depth, largest page
     (True, 16, False, 1, False),
     (False, 64, True, 1, True),
-    (True, 0, True, 2, True),
+    (True, WHOLE, True, 2, True),
     (False, 16, True, 2, False),
     (True, 64, False, 2, True),
-    (False, 0, False, 1, False),
+    (False, WHOLE, False, 1, False),
     (True, 64, True, 1, False),
     (False, 16, False, 2, True),
 )
@@ -70,6 +74,7 @@ def engine_cases(target: Target) -> Iterator[Case]:
             ("sampled", expected.sampled),
             ("penalties", expected.penalties),
             ("retraction", expected.retraction),
+            ("builds", expected.builds),
         ]
         for case, method in cases:
             yield Case(f"engine/{name}/{case}", 3, partial(method, target.backend), skip)
@@ -150,7 +155,7 @@ class _Expected:
         """Every bit of every log-probability is the same, whatever a request runs beside."""
         params = {"temperature": 0.9, "top_p": 0.95, "seed": 5, "frequency_penalty": 0.4}
         params |= {"max_new_tokens": 2 * NEW_TOKENS, "ignore_eos": True}
-        whole: dict[str, Any] = {"chunked_prefill_size": 0, "batch_invariant": True}
+        whole: dict[str, Any] = {"chunked_prefill_size": WHOLE, "batch_invariant": True}
         want = self._run(
             backend, params, one_by_one=True, scores=True, disable_radix_cache=True, **whole
         )
@@ -169,6 +174,14 @@ class _Expected:
                     same = a["meta_info"][field] == b["meta_info"][field]
                     check(same, f"prompt {index}: {field} differ {name} and alone")
 
+    def builds(self, backend: Backend) -> None:
+        """Requests of every kind, in steps of many sizes, build nothing once the engine is
+        ready."""
+        config = self._config(backend, chunked_prefill_size=32)
+        with Engine(config, backend=backend, source=self._setup.source) as engine:
+            built = run_sweep(engine, (1, 7, 16, 45), (1, 3, 6), new_tokens=4)
+        check(built == 0, f"{built} kernels or graphs were built after the engine was ready")
+
     def replies(self) -> list[Reply]:
         """The reference's, scored."""
         if not self._replies:
@@ -178,7 +191,7 @@ class _Expected:
                 capabilities=Capabilities(plan_needs_host_lens=True),
             )
             setup = _Setup(self._setup.source, "float32")
-            settings: dict[str, Any] = {"disable_radix_cache": True, "chunked_prefill_size": 0}
+            settings: dict[str, Any] = {"disable_radix_cache": True, "chunked_prefill_size": WHOLE}
             self._replies = _Expected(setup)._run(
                 reference, GREEDY, one_by_one=True, scores=True, **settings
             )
@@ -209,6 +222,17 @@ class _Expected:
                 break
         check(compared >= NUM_PROMPTS * NEW_TOKENS // 2, f"only {compared} tokens were comparable")
 
+    def _config(self, backend: Backend, **options: Any) -> EngineConfig:
+        settings: dict[str, Any] = {
+            "dtype": self._setup.dtype,
+            "page_size": _page_size(backend, large=False),
+            "max_total_tokens": 1024,
+            "max_running_requests": 8,
+            "check_integrity": True,
+            "seed": 7,
+        }
+        return EngineConfig(**(settings | options))
+
     def _run(
         self,
         backend: Backend,
@@ -220,19 +244,11 @@ class _Expected:
         **options: Any,
     ) -> list[Reply]:
         """One engine, all prompts, one after another or together."""
-        settings: dict[str, Any] = {
-            "dtype": self._setup.dtype,
-            "page_size": _page_size(backend, large=False),
-            "max_total_tokens": 1024,
-            "max_running_requests": 8,
-            "check_integrity": True,
-            "seed": 7,
-        }
         wanted: dict[str, Any] = {}
         if scores:
             start = 0 if prompt_scores else -1
             wanted = {"return_logprob": True, "logprob_start_len": start, "top_logprobs_num": 2}
-        config = EngineConfig(**(settings | options))
+        config = self._config(backend, **options)
         with Engine(config, backend=backend, source=self._setup.source) as engine:
             if not one_by_one:
                 return list(engine.generate(input_ids=prompts(), sampling_params=params, **wanted))
@@ -304,7 +320,7 @@ def _label(target: Target, settings: tuple[bool, int, bool, int, bool]) -> str:
     radix, chunk, one_by_one, depth, large = settings
     parts = (
         "cache" if radix else "no_cache",
-        f"chunk_{chunk}" if chunk else "whole",
+        "whole" if chunk == WHOLE else f"chunk_{chunk}",
         "one_by_one" if one_by_one else "together",
         f"depth_{depth}",
         f"page_{_page_size(target.backend, large=large)}",
