@@ -61,7 +61,7 @@ class Family:
         config = model_class.config_class(**{**_TINY, **self.fields})
         config._attn_implementation = "eager"
         model = model_class(config).eval()
-        _randomise(model)
+        randomise(model)
         return model
 
     def save(self, folder: Path) -> PreTrainedModel:
@@ -77,7 +77,8 @@ class Family:
         return model
 
 
-def _randomise(model: PreTrainedModel) -> None:
+def randomise(model: PreTrainedModel) -> None:
+    """Seeded weights that keep activations at the size of a trained model's."""
     generator = torch.Generator().manual_seed(7)
     gemma = type(model).__name__.startswith("Gemma")
     with torch.no_grad():

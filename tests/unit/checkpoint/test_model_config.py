@@ -247,7 +247,7 @@ def test_null_overrides_a_default(llama_config: dict[str, Any]) -> None:
 
 
 def test_unknown_architecture_names_the_nearest_and_all(llama_config: dict[str, Any]) -> None:
-    config = {**llama_config, "architectures": ["Qwen3MoeForCausalLM"]}
+    config = {**llama_config, "architectures": ["Qwen33ForCausalLM"]}
     with pytest.raises(
         UnsupportedModel, match=r"nearest supported one is Qwen3ForCausalLM"
     ) as error:

@@ -135,7 +135,7 @@ def _find_family(fields: Fields) -> tuple[str, Family]:
     name = names[0] if names else name_of_type(model_type) or model_type
     if not name:
         raise fields.error("architectures", "a list with the model's class name")
-    return name, find_family(name, where=fields.where)
+    return name, find_family(name, model_type=model_type, where=fields.where)
 
 
 def _refuse_quantised(fields: Fields) -> None:

@@ -10,13 +10,13 @@ from tupelo.models.model import BuildOptions, Model
 ModelFactory = Callable[[ModelConfig, BuildOptions], Model]
 
 
-def find_model(architecture: str) -> ModelFactory:
-    """What builds an architecture: the class that its family names.
+def find_model(architecture: str, model_type: str = "") -> ModelFactory:
+    """What builds an architecture: the class that its family names; see ``find_family``.
 
     Raises:
         UnsupportedModel: nobody brings it; lists those that are there.
     """
-    module, name = find_family(architecture).model.split(":")
+    module, name = find_family(architecture, model_type=model_type).model.split(":")
     factory: ModelFactory = getattr(import_module(module), name)
     return factory
 
@@ -36,4 +36,4 @@ def build_model(
         ConfigError: it cannot be split over that many ranks.
     """
     options = BuildOptions(dtype=dtype, kv_dtype=kv_dtype, max_length=max_length, parallel=parallel)
-    return find_model(config.architecture)(config, options)
+    return find_model(config.architecture, config.model_type)(config, options)

@@ -11,6 +11,7 @@ from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from typing import Final
 
+from tupelo.checkpoint.families.door import DOOR, transformers_has
 from tupelo.checkpoint.families.family import DECODER, Family
 from tupelo.checkpoint.fields import shown
 from tupelo.errors import UnsupportedModel
@@ -46,11 +47,16 @@ FAMILIES: Final[dict[str, str]] = {
 
 
 def find_family(
-    architecture: str, *, where: str = "config.json", points: Iterable[EntryPoint] | None = None
+    architecture: str,
+    *,
+    model_type: str = "",
+    where: str = "config.json",
+    points: Iterable[EntryPoint] | None = None,
 ) -> Family:
-    """The record of an architecture.
+    """The record of an architecture; that of transformers' own modules where only these have it.
 
     Args:
+        model_type: with it, classes of the installed transformers are found too.
         where: what to call the configuration in errors.
         points: other distributions' families; by default those installed.
 
@@ -68,6 +74,8 @@ def find_family(
                 f"({found[architecture].value}) is no tupelo.checkpoint.Family"
             )
         return family
+    if transformers_has(architecture, model_type):
+        return DOOR
     known = sorted({*FAMILIES, *found})
     near = difflib.get_close_matches(architecture, known, n=1, cutoff=0.0)[0]
     raise UnsupportedModel(
