@@ -6,13 +6,18 @@ from typing import Any
 import llguidance
 
 from tupelo.grammar.backend import GrammarError
+from tupelo.grammar.ebnf_lark import ebnf_to_lark
 from tupelo.grammar.options import GrammarOptions
 from tupelo.grammar.schema import parse_json, read_schema
+from tupelo.grammar.structural_lark import structural_to_lark
 from tupelo.request import Grammar
 
 
-def translate(grammar: Grammar, options: GrammarOptions) -> str:
+def translate(grammar: Grammar, options: GrammarOptions, special_tokens: dict[str, int]) -> str:
     """The source that means ``grammar``.
+
+    Args:
+        special_tokens: text and id of every special token.
 
     Raises:
         GrammarError: broken, or beyond what can be expressed.
@@ -26,6 +31,16 @@ def translate(grammar: Grammar, options: GrammarOptions) -> str:
             return f"start: {regex_literal(grammar.text)}\n"
         case "choice":
             return _choice(grammar.text)
+        case "ebnf":
+            rules, start = ebnf_to_lark(grammar.text)
+            return f"start: {start}\n{rules}"
+        case "structural_tag":
+            return structural_to_lark(
+                grammar.text,
+                special_tokens,
+                lambda schema: _with_options(schema, options),
+                regex_literal,
+            )
     raise GrammarError(f"grammars of kind {grammar.kind!r} are not supported")
 
 
@@ -52,6 +67,12 @@ def json_options(options: GrammarOptions, *, strict: bool = True) -> dict[str, A
         "lenient": not strict,
         **flexible,
     }
+
+
+def _with_options(schema: Any, options: GrammarOptions) -> str:
+    """A schema inside of a Lark text, which takes its options from the schema itself."""
+    value = schema if isinstance(schema, dict) else ({} if schema else {"not": {}})
+    return json.dumps({**value, "x-guidance": json_options(options)}, ensure_ascii=False)
 
 
 def regex_literal(pattern: str) -> str:

@@ -33,6 +33,9 @@ class LLGuidance:
     def __init__(self, vocabulary: Vocabulary, options: GrammarOptions) -> None:
         self._options = options
         self._vocabulary = vocabulary
+        self._special = {
+            vocabulary.tokens[i].decode("utf-8", "replace"): i for i in vocabulary.special_ids
+        }
         wrapper = llguidance.TokenizerWrapper(_Tokens(vocabulary))
         self._tokenizer = llguidance.LLTokenizer(wrapper, eos_token=list(vocabulary.eos_ids))
         assert self._tokenizer.vocab_size == len(vocabulary.tokens)
@@ -40,7 +43,7 @@ class LLGuidance:
         self._executor = llguidance.LLExecutor(num_threads=threads)
 
     def translate(self, grammar: Grammar) -> str:
-        return translate(grammar, self._options)
+        return translate(grammar, self._options, self._special)
 
     def compile(self, source: str) -> "LLCompiled":
         matcher = llguidance.LLMatcher(self._tokenizer, source, log_level=0, limits=LIMITS)
