@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -24,6 +25,7 @@ from tupelo.backend import (
     Ticket,
     TorchCollectives,
     TorchKVPool,
+    TorchRuntime,
     TorchSampler,
 )
 from tupelo.batch import Batch
@@ -376,6 +378,22 @@ def builds_late() -> Backend:
     """The backend of ``BuildsLate``, which counts what it built."""
     built: set[int] = set()
     return replace(BASE, runner=lambda parts: BuildsLate(parts, built), builds=lambda: len(built))
+
+
+# Runtime
+
+
+class ProfileForgotten(TorchRuntime):
+    """Records, but begins only when asked to stop."""
+
+    def profile(self, **options: Any) -> Any:
+        start = super().profile
+
+        class Late:
+            def stop(self, path: Path) -> None:
+                start(**options).stop(path)
+
+        return Late()
 
 
 # Collectives

@@ -22,6 +22,7 @@ from tests.kit.broken import (
     PackedKeysAsTheyCame,
     PaddingStored,
     PositionIgnored,
+    ProfileForgotten,
     RowByRow,
     ScaleForgotten,
     SecondPageIgnored,
@@ -333,6 +334,12 @@ MUTANTS: dict[str, Mutant] = {
         "contract/",
         ("contract/capabilities",),
         ("contract/record",),
+    ),
+    "profile_begins_at_its_end": Mutant(
+        replace(BASE, runtime=ProfileForgotten),
+        "contract/",
+        ("contract/runtime/profile",),
+        ("contract/runtime/order", "contract/part/runtime"),
     ),
     "part_without_a_method": Mutant(
         replace(BASE, sampler=lambda *args: object()),

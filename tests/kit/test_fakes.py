@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -213,7 +214,7 @@ def hooks() -> set[str]:
     }
 
 
-def test_core_calls_every_hook_but_those_listed() -> None:
+def test_core_calls_every_hook_but_those_listed(tmp_path: Path) -> None:
     fake = RecordingFake()
     wanted = {"return_logprob": True, "logprob_start_len": 0, "top_logprobs_num": 2}
     params = [
@@ -223,9 +224,17 @@ def test_core_calls_every_hook_but_those_listed() -> None:
         GREEDY | {"min_new_tokens": 2},
     ]
     for source in (llama(16), gemma3(16)):
-        config = EngineConfig(dtype="float32", page_size=4, max_total_tokens=1024, pipeline_depth=2)
+        config = EngineConfig(
+            dtype="float32",
+            page_size=4,
+            max_total_tokens=1024,
+            pipeline_depth=2,
+            profile_dir=str(tmp_path),
+        )
         with Engine(config, backend=fake.backend, source=source) as engine:
+            engine.start_profile()
             engine.generate(input_ids=prompts(), sampling_params=params, **wanted)
+            engine.stop_profile()
     called = set(fake.calls)
     assert hooks() - called == set(NOT_CALLED_BY_A_STEP)
     assert {op for op in OPS if f"op.{op}" not in called} - {"apply_token_bitmask"} == set(

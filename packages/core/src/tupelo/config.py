@@ -62,6 +62,9 @@ class EngineConfig:
         "folders, separated as in PATH, from which /update_weights_from_disk may load new weights; "
         "empty means none",
     )
+    profile_dir: str = option(
+        "", "folder that /start_profile writes profiles into; empty means that it writes none"
+    )
     offline: bool = option(False, "never download anything")
     seed: int = option(0, "seed of dummy weights and of requests that bring none")
 

@@ -14,7 +14,7 @@ from tupelo.backend.contract import (
 from tupelo.backend.discovery import Candidate, find_backend, probe
 from tupelo.backend.kv_pool import KVPool, TorchKVPool
 from tupelo.backend.runner import EagerRunner, Forward, Runner, RunnerParts, StepModel
-from tupelo.backend.runtime import Done, Event, Mapped, Runtime, Ticket, TorchRuntime
+from tupelo.backend.runtime import Done, Event, Mapped, Profile, Runtime, Ticket, TorchRuntime
 from tupelo.backend.sampler import Sampled, Sampler, TorchSampler, score, uniform
 from tupelo.backend.step import StepInputs
 from tupelo.ops import Kernel, LinearWeight, OpCall, OpTable, Tier
@@ -39,6 +39,7 @@ __all__ = [
     "OpCall",
     "OpTable",
     "Plan",
+    "Profile",
     "ReferenceAttention",
     "Runner",
     "RunnerParts",

@@ -9,6 +9,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
@@ -82,6 +83,16 @@ class Event(Protocol):
 
 
 @runtime_checkable
+class Profile(Protocol):
+    """A recording of what host and device do, under way."""
+
+    def stop(self, path: Path) -> None:
+        """End it, and write it to ``path`` as a Chrome trace in JSON (gzipped if the name ends in
+        ``.gz``)."""
+        ...
+
+
+@runtime_checkable
 class Runtime(Protocol):
     """What core asks of a device."""
 
@@ -128,6 +139,15 @@ class Runtime(Protocol):
         """Copy to the host in stream order without blocking."""
         ...
 
+    def profile(self, *, on_device: bool, with_stack: bool, record_shapes: bool) -> Profile:
+        """Start recording; one at a time, started and stopped by the thread that runs steps.
+
+        Args:
+            on_device: record the device's kernels too, not only what the host does.
+            with_stack: the Python stack of each op. record_shapes: the shapes of its inputs.
+        """
+        ...
+
 
 class _HostEvent(Event):
     """The event of a device that has finished whatever was submitted."""
@@ -155,6 +175,18 @@ class _DeviceCopy(Ticket[list[npt.NDArray[Any]]]):
     def wait(self) -> list[npt.NDArray[Any]]:
         self._event.synchronize()
         return [t.numpy() for t in self._tensors]
+
+
+class _TorchProfile(Profile):
+    """torch's profiler, recording."""
+
+    def __init__(self, profiler: torch.profiler.profile) -> None:
+        self._profiler = profiler
+        profiler.start()
+
+    def stop(self, path: Path) -> None:
+        self._profiler.stop()
+        self._profiler.export_chrome_trace(str(path))
 
 
 class TorchRuntime(Runtime):
@@ -229,3 +261,13 @@ class TorchRuntime(Runtime):
         event = self.event()
         event.record()
         return _DeviceCopy(copies, event)
+
+    def profile(self, *, on_device: bool, with_stack: bool, record_shapes: bool) -> Profile:
+        activities = {torch.profiler.ProfilerActivity.CPU}
+        if on_device:
+            activities = torch.profiler.supported_activities()  # type: ignore[no-untyped-call]
+        return _TorchProfile(
+            torch.profiler.profile(
+                activities=activities, with_stack=with_stack, record_shapes=record_shapes
+            )
+        )

@@ -42,6 +42,34 @@ def inside_roots(path: str, roots: Sequence[Path], *, param: str, option: str) -
     )
 
 
+def new_inside(path: str, root: str, *, param: str, option: str) -> Path:
+    """The folder ``path`` inside ``root``, made where it is not there; "" is the root itself.
+
+    Args:
+        path: as the client sent it. param: its field. option: the flag that sets the root.
+
+    Raises:
+        InvalidRequest: there is no root, it would lie elsewhere, or it cannot be made.
+    """
+    if not root:
+        raise InvalidRequest(
+            f"{param}: this server writes no files for clients; its operator sets {option}",
+            param=param,
+        )
+    real = Path(os.path.realpath(root))
+    refusal = InvalidRequest(f"{param}: {path!r:.100} is no folder inside {option}", param=param)
+    if "\0" in path or len(path) > MAX_PATH_CHARS:
+        raise refusal
+    folder = Path(os.path.realpath(real / path))
+    if not folder.is_relative_to(real):
+        raise refusal
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        raise refusal from None
+    return folder
+
+
 def _is_inside(path: Path, roots: Sequence[Path]) -> bool:
     children = list(path.iterdir()) if path.is_dir() else []
     real = [path, *(Path(os.path.realpath(child)) for child in children)]

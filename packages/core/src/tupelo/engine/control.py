@@ -11,6 +11,7 @@ from typing import Any
 
 from tupelo.engine.loop import EngineLoop
 from tupelo.engine.messages import Control, FromEngine, Output, Outputs, Reply
+from tupelo.engine.profiling import Profiling
 from tupelo.engine.resident import Resident
 from tupelo.errors import InvalidRequest, RequestError
 
@@ -24,14 +25,19 @@ class Operator:
 
     Args:
         loop: of the engine. resident: what it keeps on the device.
-        stats: its counters and gauges.
+        profiling: records its steps. stats: its counters and gauges.
     """
 
     def __init__(
-        self, loop: EngineLoop, resident: Resident, stats: Callable[[], dict[str, Any]]
+        self,
+        loop: EngineLoop,
+        resident: Resident,
+        profiling: Profiling,
+        stats: Callable[[], dict[str, Any]],
     ) -> None:
         self._loop = loop
         self._resident = resident
+        self._profiling = profiling
         self._paused = False
         self._outputs: list[Output] = []
         self._actions: dict[str, Callable[..., Any]] = {
@@ -42,6 +48,8 @@ class Operator:
             "update_weights": self.update_weights,
             "release_memory": self.release_memory,
             "resume_memory": self.resume_memory,
+            "start_profile": self.start_profile,
+            "stop_profile": profiling.stop,
         }
 
     def answer(self, message: Control) -> list[FromEngine]:
@@ -157,6 +165,10 @@ class Operator:
             self._resident.resume(tags)
         finally:
             self._hold()
+
+    def start_profile(self, **options: Any) -> None:
+        """Record the next steps; ``options`` and errors are those of ``Profiling.start``."""
+        self._profiling.start(self._loop.step_number, **options)
 
     def _flush(self) -> None:
         flushed = self._loop.scheduler.cache.flush()

@@ -24,6 +24,7 @@ from tupelo.engine.messages import (
     Submit,
     ToEngine,
 )
+from tupelo.engine.profiling import Profiling
 from tupelo.engine.resident import Resident
 from tupelo.errors import RequestError
 from tupelo.request import Request
@@ -57,7 +58,10 @@ class EngineCore:
             grammars=self._grammars,
             check_integrity=built.config.check_integrity,
         )
-        self._operator = Operator(self.loop, Resident(built.config, built), self.stats)
+        self._profiling = Profiling(built.runtime, built.config.profile_dir)
+        self._operator = Operator(
+            self.loop, Resident(built.config, built), self._profiling, self.stats
+        )
         self.stopping = False
 
     def has_work(self) -> bool:
@@ -87,6 +91,7 @@ class EngineCore:
     def step(self) -> list[FromEngine]:
         """One step of the loop."""
         outputs = self.loop.step()
+        self._profiling.after(self.loop.step_number)
         return [Outputs(outputs)] if outputs else []
 
     def close(self) -> None:

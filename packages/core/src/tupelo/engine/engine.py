@@ -227,6 +227,25 @@ class Engine:
         """
         self._control("resume_memory", tags=tags)
 
+    def start_profile(self, **options: Any) -> None:
+        """Record the next steps into a file in ``profile_dir``.
+
+        Args:
+            options: see ``Profiling.start``.
+
+        Raises:
+            InvalidRequest: one is recorded already, or an option that cannot be taken.
+        """
+        self._control("start_profile", **options)
+
+    def stop_profile(self) -> str:
+        """End the recording; returns the file's name inside ``profile_dir``.
+
+        Raises:
+            InvalidRequest: none runs.
+        """
+        return str(self._control("stop_profile"))
+
     def stats(self) -> dict[str, Any]:
         """Counters and gauges; see ``EngineCore.stats``."""
         return dict(self._control("stats"))

@@ -1,8 +1,11 @@
 """Level 0: the record, its parts, its capabilities, and the manners of its module."""
 
+import json
+import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -54,6 +57,7 @@ def contract_cases(target: Target) -> Iterator[Case]:
         ("runtime/memory", partial(_memory, backend), ""),
         ("runtime/copies", partial(_copies, backend), ""),
         ("runtime/order", partial(_order, backend), ""),
+        ("runtime/profile", partial(_profile, backend), ""),
     ]
     for name, run, skip in cases:
         yield Case(f"contract/{name}", 0, run, skip)
@@ -232,3 +236,18 @@ def _order(backend: Backend) -> None:
     check(bool(event.query()), "an event that was waited for has not passed")
     check(float(ticket.wait()[0]) == 999000.0, "what was computed in a stream is wrong")
     runtime.synchronize()
+
+
+def _profile(backend: Backend) -> None:
+    runtime = backend.runtime(backend.device)
+    for on_device in (False, True):
+        recording = runtime.profile(on_device=on_device, with_stack=False, record_shapes=True)
+        with runtime.stream():
+            total = (runtime.to_device(np.arange(1000, dtype=np.float32)) * 2).sum()
+        runtime.to_host([total]).wait()
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "trace.json"
+            recording.stop(path)
+            check(path.is_file(), "stop() of a profile wrote no file")
+            names = {event.get("name") for event in json.loads(path.read_text())["traceEvents"]}
+        check("aten::mul" in names, "a product that was computed meanwhile is not in the profile")
