@@ -57,6 +57,7 @@ DOORS: dict[str, tuple[str, ...]] = {
     "multiprocessing": (),
     "httpx": (CORE + "checkpoint/locate.py", SERVER + "*"),
     "zmq": (CORE + "engine/*",),
+    "re2": (CORE + "text/stop_patterns.py",),
     "safetensors": (CORE + "checkpoint/*", CORE + "weights/*"),
     "gguf": (CORE + "checkpoint/*", CORE + "weights/*"),
     "yaml": (SERVER + "config_file.py",),

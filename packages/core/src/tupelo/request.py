@@ -21,6 +21,7 @@ GREEDY_TEMPERATURE = 1e-6
 
 MAX_STOP_STRINGS = 32
 MAX_STOP_LENGTH = 1024
+MAX_STOP_REGEX_LENGTH = 256
 MAX_STOP_TOKENS = 1024
 MAX_LOGIT_BIAS = 1024
 MAX_TOP_LOGPROBS = 128
@@ -60,7 +61,8 @@ class SamplingParams:
         frequency_penalty, presence_penalty: in [-2, 2], over generated tokens.
         repetition_penalty: in (0, 2], over prompt and generated tokens.
         n: samples of the one prompt.
-        stop: strings that end the text. stop_token_ids: ids that end it.
+        stop: strings that end the text. stop_regex: patterns that end it, in RE2's syntax.
+        stop_token_ids: ids that end it.
         ignore_eos: the model's own end tokens do not stop.
         skip_special_tokens, spaces_between_special_tokens, no_stop_trim: how text is made of ids.
         logit_bias: pairs (token id, bias in [-100, 100]).
@@ -78,6 +80,7 @@ class SamplingParams:
     repetition_penalty: float = 1.0
     n: int = 1
     stop: tuple[str, ...] = ()
+    stop_regex: tuple[str, ...] = ()
     stop_token_ids: tuple[int, ...] = ()
     ignore_eos: bool = False
     skip_special_tokens: bool = True
@@ -85,6 +88,11 @@ class SamplingParams:
     no_stop_trim: bool = False
     logit_bias: tuple[tuple[int, float], ...] = ()
     seed: int | None = None
+
+    @property
+    def stops_on_text(self) -> bool:
+        """Whether the text may end the output, so that it is needed token by token."""
+        return bool(self.stop or self.stop_regex)
 
     @property
     def greedy(self) -> bool:
@@ -342,7 +350,7 @@ def check_bool(name: str, value: object) -> bool:
     return value
 
 
-def check_stop(name: str, value: object) -> tuple[str, ...]:
+def check_stop(name: str, value: object, max_length: int = MAX_STOP_LENGTH) -> tuple[str, ...]:
     """Stop strings: one string, or a list of at most ``MAX_STOP_STRINGS``; empty ones are dropped.
 
     Raises:
@@ -356,9 +364,9 @@ def check_stop(name: str, value: object) -> tuple[str, ...]:
             f"{name}: got {len(items)} strings; at most {MAX_STOP_STRINGS}", param=name
         )
     for text in items:
-        if len(text) > MAX_STOP_LENGTH:
+        if len(text) > max_length:
             raise InvalidRequest(
-                f"{name}: a string of {len(text)} characters; at most {MAX_STOP_LENGTH}", param=name
+                f"{name}: a string of {len(text)} characters; at most {max_length}", param=name
             )
     return tuple(s for s in items if s)
 
@@ -418,6 +426,7 @@ _CHECKS: dict[str, Any] = {
     "repetition_penalty": lambda k, v: check_float(k, v, 0.0, 2.0, open_low=True),
     "n": lambda k, v: check_int(k, v, 1, MAX_N),
     "stop": check_stop,
+    "stop_regex": lambda k, v: check_stop(k, v, MAX_STOP_REGEX_LENGTH),
     "stop_token_ids": _check_ids,
     "ignore_eos": check_bool,
     "skip_special_tokens": check_bool,

@@ -63,7 +63,7 @@ class Job:
             logprobs=self.logprobs,
             top_logprobs=self.top_logprobs,
             prompt_logprobs_from=self.prompt_logprobs_from,
-            stream=self.stream or bool(self.params.stop),
+            stream=self.stream or self.params.stops_on_text,
             grammar=self.grammar,
         )
         seed = self.params.seed
@@ -150,6 +150,7 @@ class SampleStream:
         self._stream = TextStream(
             tokenizer,
             stop=params.stop,
+            stop_regex=params.stop_regex,
             no_stop_trim=params.no_stop_trim,
             prompt_ids=job.prompt.ids,
             skip_special_tokens=params.skip_special_tokens,

@@ -317,8 +317,8 @@ class Engine:
             params=replace(params, n=1, seed=seed),
             salt=str(wanted.get("salt", "")),
             priority=int(wanted.get("priority", 0)),
-            # A stop string is found here, not in the engine, so its tokens are needed as they come.
-            stream=bool(wanted.get("stream")) or bool(params.stop),
+            # Text that ends the output is found here, not in the engine.
+            stream=bool(wanted.get("stream")) or params.stops_on_text,
             logprobs=logprobs,
             top_logprobs=int(wanted.get("top_logprobs_num", 0)) if logprobs else 0,
             prompt_logprobs_from=start if logprobs and start >= 0 else None,

@@ -26,6 +26,7 @@ class ReplyBuilder:
         self._stream = tokenizer and TextStream(
             tokenizer,
             stop=params.stop,
+            stop_regex=params.stop_regex,
             no_stop_trim=params.no_stop_trim,
             prompt_ids=request.input_ids,
             skip_special_tokens=params.skip_special_tokens,

@@ -1,4 +1,4 @@
-"""The text of one output: detokenized, cut at stop strings, and split into pieces a token.
+"""The text of one output: detokenized, ended by what stops it, and split into pieces a token.
 
 Nothing that may turn out to be the beginning of a stop string is given out before that is known.
 """
@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tupelo.text.detokenize import IncrementalDetokenizer
+from tupelo.text.stop_patterns import StopPatterns
 from tupelo.text.tokenizer import Tokenizer
 
 
@@ -18,7 +19,7 @@ class TextDelta:
         text: new text; it may lag behind the ids.
         num_tokens: how many of the ids count: all, or those up to and including the one that
             completed a stop string.
-        matched_stop: the stop string that ended the text, None while it goes on.
+        matched_stop: the stop string or pattern that ended the text, None while it goes on.
     """
 
     text: str
@@ -31,8 +32,10 @@ class TextStream:
 
     Of several stop strings the one that is complete first, character by character, ends the text;
     of those complete at the same character, the longest. So the text does not depend on how it
-    was split into tokens or steps. An id that stopped the generation (an end token, a stop token)
-    is text like any other: leave it out, or rely on ``skip_special_tokens``.
+    was split into tokens or steps. Stop patterns are treated alike (see ``StopPatterns``), but what
+    they match stays in the text; at the same character a stop string wins. An id that stopped the
+    generation (an end token, a stop token) is text like any other: leave it out, or rely on
+    ``skip_special_tokens``.
     """
 
     def __init__(
@@ -40,6 +43,7 @@ class TextStream:
         tokenizer: Tokenizer,
         *,
         stop: tuple[str, ...] = (),
+        stop_regex: tuple[str, ...] = (),
         no_stop_trim: bool = False,
         prompt_ids: Sequence[int] = (),
         skip_special_tokens: bool = True,
@@ -51,10 +55,14 @@ class TextStream:
         Args:
             tokenizer: of the model.
             stop: strings that end the text; empty ones are ignored.
+            stop_regex: patterns that end it, in RE2's syntax; empty ones are ignored.
             no_stop_trim: keep the stop string in the text.
             prompt_ids: the prompt; only its end is looked at.
             skip_special_tokens, spaces_between_special_tokens: see ``IncrementalDetokenizer``.
-            min_new_tokens: text of fewer tokens than this is not searched for stop strings.
+            min_new_tokens: text of fewer tokens than this is not searched for what would end it.
+
+        Raises:
+            InvalidRequest: a pattern that RE2 does not take.
         """
         self._detokenizer = IncrementalDetokenizer(
             tokenizer,
@@ -63,6 +71,8 @@ class TextStream:
             spaces_between_special_tokens=spaces_between_special_tokens,
         )
         self._finders = [_Finder(text) for text in dict.fromkeys(stop) if text]
+        self._patterns = StopPatterns(stop_regex) if any(stop_regex) else None
+        self._searches = bool(self._finders or self._patterns)
         self._no_stop_trim = no_stop_trim
         self._min_new_tokens = min_new_tokens
         self._held = ""
@@ -71,10 +81,10 @@ class TextStream:
         self.matched_stop: str | None = None
 
     def push(self, ids: Sequence[int]) -> TextDelta:
-        """Take the next ids; after a stop string nothing counts any more."""
+        """Take the next ids; after the end nothing counts any more."""
         if self._finished:
             return TextDelta("", 0, self.matched_stop)
-        if not self._finders:
+        if not self._searches:
             self.num_tokens += len(ids)
             return TextDelta(self._detokenizer.push(ids), len(ids))
         given = []
@@ -86,13 +96,15 @@ class TextStream:
         return TextDelta("".join(given), len(ids))
 
     def finish(self) -> str:
-        """Give out what was held back, at the end of the output; nothing after a stop string.
+        """Give out what was held back, at the end of the output; nothing after what ended it.
 
         The last bytes may themselves complete a stop string: ``matched_stop`` tells.
         """
         if self._finished:
             return ""
-        text = self._take(self._detokenizer.flush()) if self._finders else self._detokenizer.flush()
+        text = (
+            self._take(self._detokenizer.flush()) if self._searches else self._detokenizer.flush()
+        )
         self._finished = True
         held, self._held = self._held, ""
         return text + held
@@ -101,21 +113,29 @@ class TextStream:
         """Add ``text`` to what is held back; return what may go out."""
         if self.num_tokens < self._min_new_tokens:
             return text
-        for index, char in enumerate(text):
+        limit, pattern = len(text), ""
+        if self._patterns is not None:
+            limit, pattern = self._patterns.feed(text) or (limit, pattern)
+        for index, char in enumerate(text[:limit]):
             complete = [finder.text for finder in self._finders if finder.feed(char)]
             if complete:
                 return self._cut(self._held + text[: index + 1], max(complete, key=len))
+        if pattern:
+            return self._end(self._held + text[:limit], pattern)
         text = self._held + text
-        keep = max(finder.matched for finder in self._finders)
+        keep = max((finder.matched for finder in self._finders), default=0)
         self._held = text[len(text) - keep :]
         return text[: len(text) - keep]
 
     def _cut(self, text: str, stop: str) -> str:
-        """End the output at ``stop``, with which ``text`` ends."""
+        """End the output at the string ``stop``, with which ``text`` ends."""
+        return self._end(text if self._no_stop_trim else text[: len(text) - len(stop)], stop)
+
+    def _end(self, text: str, matched: str) -> str:
         self._finished = True
         self._held = ""
-        self.matched_stop = stop
-        return text if self._no_stop_trim else text[: len(text) - len(stop)]
+        self.matched_stop = matched
+        return text
 
 
 class _Finder:
