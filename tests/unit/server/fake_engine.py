@@ -47,6 +47,7 @@ class FakeEngine:
     Attributes:
         requests: all that came. aborted: ids of those that were not finished.
         delay_s: before each token. live: ids of those under way.
+        answers: an operator's call -> its answer, or its error. controls: such calls that came.
         refuse: a finish that ends each request at once.
     """
 
@@ -66,6 +67,9 @@ class FakeEngine:
         self.refuse: Finish | None = None
         self.broken: Exception | None = None
         self.num_controls = 0
+        self.answers: dict[str, Any] = {}
+        self.controls: list[tuple[str, dict[str, Any]]] = []
+        self.paused = 0
         self._stops: dict[str, asyncio.Event] = {}
         self._dead = False
 
@@ -95,8 +99,14 @@ class FakeEngine:
     def health(self) -> Health:
         return Health(self.ready, "" if self.ready else "frozen")
 
-    async def control(self, action: str) -> Any:
+    async def control(self, action: str, *, timeout_s: float = 10.0, **args: Any) -> Any:
         self.num_controls += 1
+        if action in self.answers:
+            self.controls.append((action, args))
+            answer = self.answers[action]
+            if isinstance(answer, Exception):
+                raise answer
+            return answer
         if action == "flush_cache":
             return not self.live
         return {
@@ -107,6 +117,7 @@ class FakeEngine:
             "page_size": 16,
             "retractions": 0,
             "steps": 7,
+            "paused": self.paused,
         }
 
     async def abort(self, rids: Iterable[str] = (), *, everything: bool = False) -> None:

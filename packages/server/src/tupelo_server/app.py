@@ -24,7 +24,17 @@ from tupelo_server.errors import (
 )
 from tupelo_server.guard import Guard
 from tupelo_server.keys import KeyRing
-from tupelo_server.routes import chat, completions, control, generate, health, models, text
+from tupelo_server.routes import (
+    chat,
+    completions,
+    control,
+    generate,
+    health,
+    loads,
+    models,
+    operate,
+    text,
+)
 from tupelo_server.state import ServerState
 from tupelo_server.traffic import TrafficWatch
 from tupelo_server.wire import JsonResponse
@@ -36,6 +46,8 @@ ROUTERS = [
     generate.router,
     text.router,
     control.router,
+    operate.router,
+    loads.router,
     health.router,
 ]
 

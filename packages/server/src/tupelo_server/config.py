@@ -50,6 +50,7 @@ class ServerConfig:
         (), "origins whose web pages may use the API, such as https://app.example.org, or *"
     )
     chat_template: str = option("", "file with the chat template to use instead of the model's")
+    weight_version: str = option("default", "name of the weights, which replies tell")
     max_body_bytes: int = option(32 << 20, "largest request body in bytes", low=1)
     request_timeout_s: float = option(
         60.0, "seconds that a client may take to send its headers, and its body", low=1

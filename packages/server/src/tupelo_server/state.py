@@ -24,6 +24,8 @@ class ServerState:
 
     Attributes:
         draining: set when the server has been told to stop.
+        held: an operator keeps the engine from computing; requests wait.
+        weight_version: the operator's name for the weights that are served.
         started_s: when the process began, in seconds since 1970.
         log: what is written of each request.
     """
@@ -34,12 +36,17 @@ class ServerState:
     metrics: Metrics = field(default_factory=Metrics)
     frontend: Frontend | None = None
     draining: bool = False
+    held: bool = False
+    weight_version: str = field(init=False)
     started_s: float = field(default_factory=time.time)
     log: RequestLog = field(init=False)
 
     def __post_init__(self) -> None:
         config = self.config
         self.log = RequestLog(enabled=config.log_requests, level=config.log_requests_level)
+
+    def __post_init__(self) -> None:
+        self.weight_version = self.config.weight_version
 
     def health(self) -> Health:
         """Whether requests can be served, from the engine's heartbeats alone."""

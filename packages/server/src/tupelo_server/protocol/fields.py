@@ -14,6 +14,9 @@ from tupelo.errors import InvalidRequest, RequestError
 from tupelo.request import SamplingParams
 from tupelo_server.wire import validate
 
+Tolerated = Mapping[str, tuple[Any, ...]]
+"""Fields that are known and not supported, with the values of each that ask for nothing."""
+
 ANY: tuple[Any, ...] = (object,)
 """In a table of tolerated values: every value."""
 

@@ -124,11 +124,17 @@ class NativeReply:
     """Turns deltas into ``{"text", "output_ids", "meta_info"}``."""
 
     def __init__(
-        self, jobs: Sequence[Job], tokenizer: Tokenizer, *, text_in_logprobs: bool
+        self,
+        jobs: Sequence[Job],
+        tokenizer: Tokenizer,
+        *,
+        text_in_logprobs: bool,
+        weight_version: str,
     ) -> None:
         self._jobs = [job for job in jobs for _ in range(job.params.n)]
         self._tokenizer = tokenizer
         self._text_in_logprobs = text_in_logprobs
+        self._weight_version = weight_version
         self._begin = time.monotonic()
 
     def item(self, delta: Delta) -> dict[str, Any]:
@@ -141,6 +147,7 @@ class NativeReply:
             "completion_tokens": delta.completion_tokens,
             "cached_tokens": delta.cached_tokens,
             "num_retractions": delta.retractions,
+            "weight_version": self._weight_version,
         }
         if delta.end is not None:
             meta["e2e_latency"] = time.monotonic() - self._begin

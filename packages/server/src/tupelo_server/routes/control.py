@@ -58,7 +58,7 @@ async def model_info(request: Request) -> Response:
             "tokenizer_path": public_path(state.engine_config.tokenizer) or state.model_name,
             "is_generation": True,
             "preferred_sampling_params": info.generation_defaults or None,
-            "weight_version": "default",
+            "weight_version": state.weight_version,
             "load_format": state.engine_config.load_format,
             "reasoning_parser": None,
             "tool_call_parser": None,

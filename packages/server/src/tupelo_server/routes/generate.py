@@ -32,7 +32,10 @@ async def generate(request: Request) -> Response:
         stream_interval=state.config.stream_interval,
     )
     reply = NativeReply(
-        jobs, frontend.prompts.tokenizer, text_in_logprobs=body.return_text_in_logprobs
+        jobs,
+        frontend.prompts.tokenizer,
+        text_in_logprobs=body.return_text_in_logprobs,
+        weight_version=state.weight_version,
     )
     several = not body.single or sum(job.params.n for job in jobs) > 1
     owner = owner_of(request)

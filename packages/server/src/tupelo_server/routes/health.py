@@ -33,18 +33,20 @@ async def health(request: Request) -> Response:
 
 @router.get("/ready", openapi_extra=PUBLIC)
 async def ready(request: Request) -> Response:
-    """Like ``/health``, and 503 as soon as the server has been told to stop."""
+    """Like ``/health``, and 503 where requests would wait: the server has been told to stop, or an
+    operator holds the engine."""
     state = state_of(request)
-    return _empty(ready=state.health().ready and _open(state))
+    return _empty(ready=state.health().ready and _open(state) and not state.held)
 
 
 @router.get("/health_generate", openapi_extra=PUBLIC)
 async def health_generate(request: Request) -> Response:
-    """Generate one token if nothing runs; a busy server has its heartbeats to show."""
+    """Generate one token if nothing runs; a server that is busy or held has its heartbeats to
+    show."""
     state = state_of(request)
     if not (state.health().ready and _open(state)) or state.frontend is None:
         return _empty(ready=False)
-    if state.frontend.num_live:
+    if state.frontend.num_live or state.held:
         return _empty(ready=True)
     job = Job(
         prompt=Prompt((0,)),
