@@ -44,9 +44,7 @@ class ServerState:
     def __post_init__(self) -> None:
         config = self.config
         self.log = RequestLog(enabled=config.log_requests, level=config.log_requests_level)
-
-    def __post_init__(self) -> None:
-        self.weight_version = self.config.weight_version
+        self.weight_version = config.weight_version
 
     def health(self) -> Health:
         """Whether requests can be served, from the engine's heartbeats alone."""
