@@ -46,6 +46,13 @@ from tests.kit.broken import (
     silu_mul,
     wrong_share,
 )
+from tests.kit.broken_pooling import (
+    FirstForMean,
+    OneHead,
+    RowsMixed,
+    SegmentsDropped,
+    WindowOneSided,
+)
 
 from tupelo.backend import (
     CONTRACT_VERSION,
@@ -149,6 +156,18 @@ MUTANTS: dict[str, Mutant] = {
         "attention/",
         ("attention/*padding", "attention/refilled_plan"),
         ("attention/long",),
+    ),
+    "rows_mixed": Mutant(
+        _attention(RowsMixed),
+        "ragged/",
+        ("ragged/rows", "ragged/rows/padded", "ragged/*"),
+        ("ragged/one_row",),
+    ),
+    "window_one_sided": Mutant(
+        _attention(WindowOneSided),
+        "ragged/",
+        ("ragged/window*", "ragged/soft_cap_window*"),
+        ("ragged/rows", "ragged/soft_cap", "ragged/one_row"),
     ),
     "copy_in_to_the_wrong_page": Mutant(
         replace(BASE, kv_pool=CopyInToNextPage),
@@ -272,6 +291,18 @@ MUTANTS: dict[str, Mutant] = {
         "runner/",
         ("runner/prefill_decode", "runner/*"),
         ("runner/scores",),
+    ),
+    "first_for_mean": Mutant(
+        replace(BASE, runner=FirstForMean), "runner/", ("runner/pooled",), ("runner/token_types",)
+    ),
+    "one_head": Mutant(
+        replace(BASE, runner=OneHead), "runner/", ("runner/pooled",), ("runner/token_types",)
+    ),
+    "segments_dropped": Mutant(
+        replace(BASE, runner=SegmentsDropped),
+        "runner/",
+        ("runner/token_types",),
+        ("runner/pooled", "runner/scores"),
     ),
     "batch_invariance_overclaimed": Mutant(
         replace(BASE, capabilities=INVARIANT),

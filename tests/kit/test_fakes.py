@@ -169,6 +169,7 @@ def test_device_steps_run_one_after_another() -> None:
 
 NOT_CALLED_BY_A_STEP = {
     "attention.forward": "the default of forward_qkv, within the part",
+    "attention.forward_ragged": "encoders",
     "kv_pool.arena": "the host tier of the cache",
     "kv_pool.copy_in": "the host tier of the cache",
     "kv_pool.copy_out": "the host tier of the cache",

@@ -103,7 +103,7 @@ class GraphRunner(EagerRunner):
         with self._warming():
             self._warm_prompts()
             self._warm_features([frozenset(), *features])
-            if self._capture is not None and not self._graphs:
+            if self._capture is not None and self._parts.generates and not self._graphs:
                 self._capture_ladder(self._capture)
 
     def _capture_ladder(self, capture: Capture) -> None:

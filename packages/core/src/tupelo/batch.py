@@ -83,6 +83,22 @@ class PageDelta:
     pages: IntArray
 
 
+@dataclass(frozen=True, slots=True)
+class PoolGroup:
+    """Vectors that a step makes through one head: output i is what the head makes of the mean of
+    the last hidden states of its tokens.
+
+    Attributes:
+        head: name of the model's head; "" is its usual one.
+        tokens: (n,) token indices, those of one output side by side.
+        lengths: (num_outputs,) how many of them belong to each output, 1 or more; their sum is n.
+    """
+
+    head: str
+    tokens: IntArray
+    lengths: IntArray
+
+
 @dataclass(kw_only=True, slots=True)
 class Batch:
     """One step over some requests.
@@ -107,6 +123,9 @@ class Batch:
         score_tokens: (num_scores,) token indices whose next prompt token is to be scored.
         score_targets: (num_scores,) that next token's id.
         score_top: alternatives to report at each scored position.
+        pooled: vectors to make of hidden states, a group for each head.
+        token_types: (num_tokens,) segment of each token, for models that tell a pair of texts
+            apart; empty where the model has none.
         bucket: padded sizes, chosen by the engine through ``Runner.bucket``.
         features: what the sampling rows need.
         lens_exact: whether ``seq_lens`` are exact.
@@ -128,6 +147,8 @@ class Batch:
     score_tokens: IntArray = field(default_factory=lambda: np.empty(0, np.int32))
     score_targets: IntArray = field(default_factory=lambda: np.empty(0, np.int32))
     score_top: int = 0
+    pooled: tuple[PoolGroup, ...] = ()
+    token_types: IntArray = field(default_factory=lambda: np.empty(0, np.int32))
     bucket: Bucket = Bucket()
     features: frozenset[Feature] = frozenset()
     lens_exact: bool = True
@@ -159,6 +180,7 @@ class StepResult:
         top_ids, top_logprobs: (num_samples, k) most probable ids; None unless asked for.
         score_logprobs: (num_scores,) log-probability of each ``score_targets`` entry.
         score_top_ids, score_top_logprobs: (num_scores, k).
+        pooled: for each group of ``Batch.pooled`` (num_outputs, size of its head).
     """
 
     token_ids: IntArray
@@ -168,3 +190,4 @@ class StepResult:
     score_logprobs: FloatArray | None = None
     score_top_ids: IntArray | None = None
     score_top_logprobs: FloatArray | None = None
+    pooled: tuple[FloatArray, ...] = ()

@@ -58,6 +58,10 @@ class KVSpec:
         return per_layer * len(self.layers)
 
 
+NO_GROUP = -1
+"""The page group of attention that stores nothing."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AttentionSpec:
     """One kind of attention layer of a model; layers of equal spec share one plan a step.
@@ -69,6 +73,9 @@ class AttentionSpec:
         scale: factor on ``q @ k``.
         window: as in ``KVSpec``.
         soft_cap: logits become ``soft_cap * tanh(logits / soft_cap)``; None for none.
+        causal: False in encoders: a token sees all tokens of its row in this step, before and after
+            it, or with a window those less than ``window`` away. Nothing is stored for such a
+            layer, and ``group`` is ``NO_GROUP``.
     """
 
     group: int
@@ -78,6 +85,7 @@ class AttentionSpec:
     scale: float
     window: int | None = None
     soft_cap: float | None = None
+    causal: bool = True
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from tupelo.backend.kv_pool import KVPool
+from tupelo.backend.ragged import attend_ragged
 from tupelo.backend.runtime import Runtime
 from tupelo.backend.step import StepInputs
 from tupelo.specs import AttentionSpec
@@ -100,6 +101,26 @@ class AttentionBackend(Protocol):
         q, k, v = split(qkv, positions)
         return self.forward(q, k, v, spec, layer, kv, plan)
 
+    def forward_ragged(
+        self, q: Tensor, k: Tensor, v: Tensor, kind: AttentionSpec, inputs: StepInputs, plan: Plan
+    ) -> Tensor:
+        """Attention among the tokens of each row of the step, in both directions: of encoders.
+
+        Nothing is stored and nothing older is read. ``kind`` (not causal) is none of the specs that
+        the backend was built with, since it has no page group. This default takes a row at a
+        time where the step is not padded, and masks where it is.
+
+        Args:
+            q: (num_tokens, num_heads, head_dim).
+            k, v: (num_tokens, num_kv_heads, head_dim).
+            inputs: of this step; ``host.cu_seqlens_q`` is always exact.
+            plan: of this step, for backends that keep something of their own in it.
+
+        Returns:
+            (num_tokens, num_heads, head_dim), dtype of ``q``; padding tokens hold anything finite.
+        """
+        return attend_ragged(q, k, v, kind, inputs)
+
 
 @dataclass(slots=True)
 class _ReferencePlan:
@@ -154,6 +175,7 @@ class ReferenceAttention(AttentionBackend):
         pages = (
             -(-longest // self._page_size) if inputs.host.bucket.tokens == 0 else self._max_pages
         )
+        pages = pages if inputs.page_tables else 0  # a model that stores nothing
         stores, gathers = [], []
         for mapping, table in zip(inputs.slot_mapping, inputs.page_tables, strict=True):
             rows = table[inputs.slots, :pages].long().clamp(min=0)

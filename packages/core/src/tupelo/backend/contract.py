@@ -176,7 +176,7 @@ _PARTS: dict[str, Any] = {
 }
 
 
-_DEFAULTS = {"forward_qkv"}
+_DEFAULTS = {"forward_qkv", "forward_ragged"}
 """Methods of protocols that do something: a part may inherit them."""
 
 

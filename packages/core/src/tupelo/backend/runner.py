@@ -39,6 +39,10 @@ class StepModel(Protocol):
         """(n, vocab_size) for (n, hidden_size)."""
         ...
 
+    def pool(self, features: Tensor, head: str) -> Tensor:
+        """What the head makes of features (n, hidden_size), of any width: see ``PoolGroup``."""
+        ...
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RunnerParts:
@@ -49,6 +53,7 @@ class RunnerParts:
             groups.
         depth: steps in flight, at most.
         max_tokens: prompt tokens of one step, at most; 0 where nobody has said. For warming up.
+        generates: False for a model whose steps make vectors and never sample.
     """
 
     model: StepModel
@@ -61,6 +66,7 @@ class RunnerParts:
     num_groups: int
     depth: int = 1
     max_tokens: int = 0
+    generates: bool = True
 
 
 @dataclass(slots=True)
@@ -147,7 +153,7 @@ class EagerRunner(Runner):
             self._last_tokens.index_copy_(0, forward.sample_slots, sampled.token_ids)
             scores = self._score(forward, batch)
             fields, tensors = _flatten(sampled, scores)
-            arrived = parts.runtime.to_host(tensors)
+            arrived = parts.runtime.to_host(tensors + self._pool(forward, batch))
         return Mapped(arrived, lambda arrays: _result(batch, fields, arrays))
 
     def _stage(self, batch: Batch) -> tuple[StepInputs, Tensor, Tensor, Tensor]:
@@ -176,10 +182,25 @@ class EagerRunner(Runner):
             token_rows=rows,
             slot_mapping=tuple(packed[m].long() for m in columns.slot_mapping),
             page_tables=self._tables,
+            token_types=None if columns.token_types is None else packed[columns.token_types].long(),
         )
         sampling = (columns.logits_rows, columns.sample_slots, columns.sample_positions)
         logits_rows, slots, positions = (packed[part].long() for part in sampling)
         return inputs, logits_rows, slots, positions
+
+    def _pool(self, forward: Forward, batch: Batch) -> list[Tensor]:
+        """For each group of ``batch.pooled`` what its head makes, (num_outputs, n) float32."""
+        send, model = self._parts.runtime.to_device, self._parts.model
+        vectors = []
+        for group in batch.pooled:
+            states = forward.hidden[send(group.tokens.astype(np.int64))]
+            if len(group.lengths) != len(group.tokens):
+                lengths = send(group.lengths.astype(np.int64))
+                # A sum in order, one output at a time: it does not depend on the other outputs.
+                means = torch.segment_reduce(states.float(), "mean", lengths=lengths, unsafe=True)
+                states = means.to(states.dtype)
+            vectors.append(model.pool(states, group.head).float())
+        return vectors
 
     def _score(self, forward: Forward, batch: Batch) -> Sampled | None:
         """Log-probabilities of prompt tokens, in slices of the head."""
@@ -221,6 +242,8 @@ class _Columns:
         self.sample_slots = self._add(batch.slots[batch.sample_rows], pad_s, scratch_slot)
         self.sample_positions = self._add(batch.seq_lens[batch.sample_rows], pad_s, 0)
         self.slot_mapping = [self._add(m, pad_t, -1) for m in batch.slot_mapping]
+        types = batch.token_types
+        self.token_types = self._add(types, pad_t, 0) if len(types) else None
         self.deltas: list[tuple[slice, slice] | None] = []
         for delta in batch.page_deltas:
             if len(delta.pages):
@@ -260,13 +283,13 @@ def _flatten(sampled: Sampled, scores: Sampled | None) -> tuple[list[str], list[
 
 
 def _result(batch: Batch, fields: list[str], arrays: list[npt.NDArray[Any]]) -> StepResult:
-    values = dict(zip(fields, arrays, strict=True))
+    values = dict(zip(fields, arrays, strict=False))
     for name, array in values.items():
         if not name.startswith("score"):
             values[name] = array[: batch.num_samples]
         if array.dtype == np.int64:
             values[name] = values[name].astype(np.int32)
-    return StepResult(**values)
+    return StepResult(**values, pooled=tuple(arrays[len(fields) :]))
 
 
 RunnerFactory = Callable[[RunnerParts], Runner]

@@ -26,6 +26,7 @@ class StepInputs:
         page_tables: G x (num_slots + 1, max_pages) int32, the live tables of all slots. An entry is
             -1, or a page that is another row's by now, where every token of it lies behind the
             group's window for every row of the step: it may be read, but must not be seen.
+        token_types: (T,) int64, 0 for padding; None where the batch has none.
     """
 
     host: Batch
@@ -37,3 +38,4 @@ class StepInputs:
     token_rows: Tensor
     slot_mapping: tuple[Tensor, ...]
     page_tables: tuple[Tensor, ...]
+    token_types: Tensor | None = None

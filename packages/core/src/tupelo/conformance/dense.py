@@ -18,15 +18,17 @@ def attend(
     scale: float,
     window: int | None = None,
     soft_cap: float | None = None,
+    causal: bool = True,
 ) -> Doubles:
-    """Causal attention of one sequence's last tokens over the whole of it.
+    """Attention of one sequence's last tokens over the whole of it.
 
     ``out = softmax(scale * q k^T [soft-capped] [masked]) v``. Source: Vaswani et al., 2017.
 
     Args:
         q: (num_new, num_heads, head_dim), of the last ``num_new`` tokens.
         k, v: (length, num_kv_heads, head_dim), of all tokens, the new ones last.
-        window: a query at p sees keys in ``(p - window, p]``.
+        window: a query at p sees keys in ``(p - window, p]``, or in ``(p - window, p + window)``.
+        causal: whether a query sees none of the keys after it.
 
     Returns:
         (num_new, num_heads, head_dim).
@@ -35,9 +37,9 @@ def attend(
     length, num_kv_heads, _ = k.shape
     query_at = np.arange(length - num_new, length)[:, None]
     key_at = np.arange(length)[None, :]
-    visible = key_at <= query_at
+    visible = (key_at <= query_at) | (not causal)
     if window is not None:
-        visible &= key_at > query_at - window
+        visible &= abs(query_at - key_at) < window
     out = np.empty_like(q)
     for head in range(num_heads):
         kv_head = head // (num_heads // num_kv_heads)

@@ -11,6 +11,7 @@ from tupelo.conformance.levels.contract import contract_cases
 from tupelo.conformance.levels.engine import engine_cases
 from tupelo.conformance.levels.kv import kv_cases
 from tupelo.conformance.levels.ops import ops_cases
+from tupelo.conformance.levels.ragged import ragged_cases
 from tupelo.conformance.levels.runner import runner_cases
 from tupelo.conformance.levels.sampler import sampler_cases
 from tupelo.conformance.target import Target
@@ -21,6 +22,7 @@ SUITES: dict[str, tuple[int, Suite]] = {
     "contract": (0, contract_cases),
     "ops": (1, ops_cases),
     "attention": (2, attention_cases),
+    "ragged": (2, ragged_cases),
     "kv": (2, kv_cases),
     "sampler": (2, sampler_cases),
     "runner": (2, runner_cases),

@@ -1,8 +1,9 @@
 """A model small enough to compute by hand: what the kit runs a backend's runner with.
 
 ``x = 0``; for each layer, ``x = x + attention(q, k, v)`` with q, k, v drawn from tables by token id
-and turned by position; ``logits = x @ head``. ``expected_logits`` is the same on one whole sequence
-in float64 numpy, over ``dense``.
+and turned by position, and by the token's segment where there is one; ``logits = x @ head``.
+``expected_hidden`` and ``expected_logits`` are the same on one whole sequence in float64 numpy,
+over ``dense``.
 """
 
 from collections.abc import Sequence
@@ -15,6 +16,8 @@ from torch import Tensor
 from tupelo.backend import AttentionBackend, KVPool, Plan, StepInputs
 from tupelo.conformance.dense import Doubles, attend
 from tupelo.specs import AttentionSpec
+
+SEGMENT_TURN = 0.8
 
 
 class ProbeModel:
@@ -53,6 +56,8 @@ class ProbeModel:
         q_table, k_table, v_table, _ = self._on_device
         ids = inputs.input_ids
         angle = inputs.positions.float()
+        if inputs.token_types is not None:
+            angle = angle + SEGMENT_TURN * inputs.token_types.float()
         q_turn = (1.0 + 0.5 * torch.cos(0.7 * angle))[:, None, None]
         k_turn = (1.0 + 0.5 * torch.sin(0.9 * angle))[:, None, None]
         hidden = torch.zeros_like(q_table[0][ids])
@@ -66,15 +71,26 @@ class ProbeModel:
         """(n, vocab_size)."""
         return hidden @ self._on_device[3]
 
+    def pool(self, features: Tensor, head: str) -> Tensor:
+        """The features themselves, or with the head ``"logits"`` (n, vocab_size)."""
+        return self.logits(features) if head == "logits" else features
+
     def expected_logits(self, ids: npt.ArrayLike) -> Doubles:
         """(length, vocab_size) for one whole sequence."""
+        return self.head(self.expected_hidden(ids))
+
+    def head(self, hidden: Doubles) -> Doubles:
+        """(n, vocab_size) for (n, num_heads * head_dim)."""
+        logits: Doubles = hidden @ self._head.double().numpy()
+        return logits
+
+    def expected_hidden(self, ids: npt.ArrayLike, types: npt.ArrayLike = 0) -> Doubles:
+        """(length, num_heads * head_dim) for one whole sequence; ``types``: segments of tokens."""
         tokens = np.asarray(ids, np.int64)
-        angle = np.arange(len(tokens), dtype=np.float64)
+        angle = np.arange(len(tokens)) + SEGMENT_TURN * np.asarray(types, np.float64)
         q_turn = (1.0 + 0.5 * np.cos(0.7 * angle))[:, None, None]
         k_turn = (1.0 + 0.5 * np.sin(0.9 * angle))[:, None, None]
-        q_table, k_table, v_table, head = (
-            t.double().numpy() for t in (self._q, self._k, self._v, self._head)
-        )
+        q_table, k_table, v_table = (t.double().numpy() for t in (self._q, self._k, self._v))
         hidden = np.zeros_like(q_table[0][tokens])
         for layer, spec in enumerate(self.layers):
             kind = self.specs[spec]
@@ -86,8 +102,8 @@ class ProbeModel:
                 window=kind.window,
                 soft_cap=kind.soft_cap,
             )
-        logits: Doubles = hidden.reshape(len(tokens), -1) @ head
-        return logits
+        flat: Doubles = hidden.reshape(len(tokens), -1)
+        return flat
 
 
 def _table(random: np.random.Generator, shape: tuple[int, ...], size: float, dtype: str) -> Tensor:

@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -122,9 +123,14 @@ class RunnerWorld:
         features: frozenset[Feature] = frozenset(),
         mask: npt.NDArray[np.int32] | None = None,
         score: bool = False,
+        **more: Any,
     ) -> Flight:
-        """Launch a step. With ``score``, all its prompt tokens but the last are scored."""
-        batch = self._batch(rows, features | {Feature.LOGPROBS}, score)
+        """Launch a step. With ``score``, all its prompt tokens but the last are scored.
+
+        Args:
+            more: fields of the batch, in place of what they would be.
+        """
+        batch = replace(self._batch(rows, features | {Feature.LOGPROBS}, score), **more)
         before = copy.deepcopy(batch)
         forward = self.runner.forward(batch)
         ticket = self.runner.sample(forward, batch, mask)

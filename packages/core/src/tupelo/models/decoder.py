@@ -224,6 +224,9 @@ class Decoder(Model):
     def logits(self, hidden: Tensor) -> Tensor:
         return self._head.forward(hidden)
 
+    def pool(self, features: Tensor, head: str) -> Tensor:
+        return features
+
     def _kv_specs(self) -> tuple[KVSpec, ...]:
         config, options = self.config, self.options
         heads = options.parallel.kv_heads(config.num_kv_heads)

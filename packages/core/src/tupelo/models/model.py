@@ -74,3 +74,7 @@ class Model(Protocol):
     def logits(self, hidden: Tensor) -> Tensor:
         """(n, vocab_size) for (n, hidden_size)."""
         ...
+
+    def pool(self, features: Tensor, head: str) -> Tensor:
+        """What the head named ``head`` makes of features (n, hidden_size); see ``PoolGroup``."""
+        ...

@@ -31,7 +31,7 @@ from tupelo.backend import (
     TorchRuntime,
     TorchSampler,
 )
-from tupelo.batch import Admission, Batch, Bucket, StepResult
+from tupelo.batch import Admission, Batch, Bucket, PoolGroup, StepResult
 from tupelo.conformance.fakes.clock import DeviceClock, LateTicket
 from tupelo.conformance.fakes.guard import Guard, Signature
 from tupelo.errors import BackendError, CapabilityError
@@ -182,8 +182,10 @@ class _Runner(EagerRunner):
         self, forward: Forward, batch: Batch, mask: npt.NDArray[Any] | None = None
     ) -> Ticket[StepResult]:
         scores = len(batch.score_tokens)
-        padded = _pad_scores(batch)
-        key = (batch.bucket, batch.features, batch.top_logprobs, batch.score_top, mask is None)
+        padded = _pad_pooled(_pad_scores(batch))
+        heads = tuple(group.head for group in batch.pooled)
+        features = (batch.features, batch.top_logprobs, batch.score_top, heads)
+        key = (batch.bucket, *features, mask is None)
         with self._fake.guard.program(self._programs, ("sample", *key, scores > 0)):
             ticket = super().sample(forward, padded, mask)
         clock, step = self._fake.clock, batch.step
@@ -191,7 +193,9 @@ class _Runner(EagerRunner):
 
         def read(result: StepResult) -> StepResult:
             clock.note("read", step, clock.now_s())
-            return _cut_scores(result, scores)
+            lengths = [len(group.lengths) for group in batch.pooled]
+            cut = tuple(v[:n] for v, n in zip(result.pooled, lengths, strict=True))
+            return replace(_cut_scores(result, scores), pooled=cut)
 
         return Mapped(ticket, read)
 
@@ -210,6 +214,21 @@ def _pad_scores(batch: Batch) -> Batch:
         score_tokens=np.pad(batch.score_tokens, (0, missing)),
         score_targets=np.pad(batch.score_targets, (0, missing)),
     )
+
+
+def _pad_pooled(batch: Batch) -> Batch:
+    """Groups filled up to sizes of the bucket: an output more takes the tokens that are too many.
+
+    There are always more tokens than outputs, so that single tokens and means are one program.
+    """
+    size = batch.bucket.tokens
+    groups = []
+    for group in batch.pooled:
+        lengths = np.zeros(size + 1, np.int32)
+        lengths[: len(group.lengths)] = group.lengths
+        lengths[-1] = size + 2 - len(group.tokens)
+        groups.append(PoolGroup(group.head, np.pad(group.tokens, (0, int(lengths[-1]))), lengths))
+    return replace(batch, pooled=tuple(groups))
 
 
 def _cut_scores(result: StepResult, count: int) -> StepResult:

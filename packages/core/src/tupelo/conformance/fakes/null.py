@@ -91,6 +91,7 @@ class NullRunner(Runner):
             if batch.top_logprobs:
                 result.top_ids = np.zeros((len(ids), batch.top_logprobs), np.int32)
                 result.top_logprobs = np.zeros((len(ids), batch.top_logprobs), np.float32)
+        result.pooled = tuple(np.zeros((len(g.lengths), 1), np.float32) for g in batch.pooled)
         if len(batch.score_tokens):
             shape = (len(batch.score_tokens), batch.score_top)
             result.score_logprobs = np.zeros(shape[0], np.float32)

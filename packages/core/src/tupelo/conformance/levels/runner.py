@@ -1,14 +1,15 @@
 """Level 2: whole steps through the runner: staging, slots, buckets, steps in flight, tickets."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 
 import numpy as np
 import torch
 
-from tupelo.batch import Bucket, Feature
+from tupelo.batch import Bucket, Feature, FloatArray, IntArray, PoolGroup
 from tupelo.conformance.case import Case, check
+from tupelo.conformance.dense import Doubles
 from tupelo.conformance.geometry import Geometry
 from tupelo.conformance.levels.attention import base_geometry
 from tupelo.conformance.runner_world import LOGPROB_ERROR, VOCAB, Flight, Run, RunnerWorld
@@ -31,6 +32,8 @@ def runner_cases(target: Target) -> Iterator[Case]:
         ("pipelined_sampling", _pipelined_sampling),
         ("scores", _scores),
         ("mask", _mask),
+        ("pooled", _pooled),
+        ("token_types", _token_types),
     ]
     for name, run in cases:
         yield Case(f"runner/{name}", 2, partial(run, target, geometry))
@@ -142,6 +145,62 @@ def _scores(target: Target, geometry: Geometry) -> None:
     check(result.score_top_ids.shape == (11, 2), f"score_top_ids is {result.score_top_ids.shape}")
     close = np.abs(result.score_logprobs - want).max() <= LOGPROB_ERROR[geometry.dtype]
     check(bool(close), f"prompt log-probabilities {result.score_logprobs}, want {want}")
+
+
+def _pooled(target: Target, geometry: Geometry) -> None:
+    """Vectors of two prompts beside a decode row: last tokens, means, single tokens, two heads."""
+    world = RunnerWorld(target, geometry)
+    world.step(Run(3, world.admit(3, 4)))
+    prompts = [world.admit(0, 9), world.admit(1, 5)]
+    hidden = [world.model.expected_hidden(ids) for ids in prompts]
+    groups = (
+        PoolGroup("logits", _ids(9, 14), _ids(1, 1)),
+        PoolGroup("", _ids(*range(1, 15)), _ids(9, 5)),
+        PoolGroup("", _ids(2, 3, 12), _ids(1, 1, 1)),
+        PoolGroup("logits", _ids(1, 2, 14), _ids(2, 1)),
+    )
+    want = (
+        world.model.head(np.stack([h[-1] for h in hidden])),
+        np.stack([h.mean(0) for h in hidden]),
+        np.stack([hidden[0][1], hidden[0][2], hidden[1][2]]),
+        world.model.head(np.stack([hidden[0][:2].mean(0), hidden[1][4]])),
+    )
+    rows = (Run(3), Run(0, prompts[0]), Run(1, prompts[1]))
+    flight = world.launch(*rows, pooled=groups)
+    result = world.finish(flight)
+    _check_pooled(result.pooled, want, geometry)
+    plain = world.step(Run(3), Run(0), Run(1))
+    check(plain.pooled == (), f"nothing was to be pooled, but {len(plain.pooled)} arrays came")
+
+
+def _token_types(target: Target, geometry: Geometry) -> None:
+    """Segments of tokens reach the model, row by row."""
+    world = RunnerWorld(target, geometry)
+    prompts = [world.admit(0, 6), world.admit(1, 3)]
+    segments = [[0, 0, 1, 1, 1, 1], [0, 1, 1]]
+    want = [
+        world.model.expected_hidden(ids, types)[-1:]
+        for ids, types in zip(prompts, segments, strict=True)
+    ]
+    rows = [Run(slot, ids, samples=False) for slot, ids in enumerate(prompts)]
+    group = PoolGroup("", _ids(5, 8), _ids(1, 1))
+    types = _ids(*segments[0], *segments[1])
+    flight = world.launch(*rows, pooled=(group,), token_types=types)
+    _check_pooled(world.finish(flight).pooled, (np.concatenate(want),), geometry)
+
+
+def _check_pooled(got: Sequence[FloatArray], want: Sequence[Doubles], geometry: Geometry) -> None:
+    check(len(got) == len(want), f"{len(got)} arrays of vectors for {len(want)} groups")
+    limit = LOGPROB_ERROR[geometry.dtype]
+    for number, (ours, theirs) in enumerate(zip(got, want, strict=True)):
+        check(ours.dtype == np.float32, f"group {number} is {ours.dtype}")
+        check(ours.shape == theirs.shape, f"group {number}: {ours.shape}, want {theirs.shape}")
+        off = float(np.abs(ours - theirs).max())
+        check(off <= limit, f"group {number} is off by {off:.3g}; allowed {limit:g}")
+
+
+def _ids(*values: int) -> IntArray:
+    return np.array(values, np.int32)
 
 
 def _mask(target: Target, geometry: Geometry) -> None:
