@@ -2,24 +2,31 @@
 
 from tupelo.checkpoint.checkpoint import Checkpoint, open_checkpoint
 from tupelo.checkpoint.demo import demo_model
+from tupelo.checkpoint.encoder import EncoderLayout
 from tupelo.checkpoint.experts import ExpertConfig
-from tupelo.checkpoint.families import FAMILIES, Family, find_family
+from tupelo.checkpoint.families import ENCODERS, FAMILIES, Family, find_family
 from tupelo.checkpoint.generation import GenerationDefaults
 from tupelo.checkpoint.layout import Layout
 from tupelo.checkpoint.locate import locate
 from tupelo.checkpoint.model_config import ModelConfig, parse_hf_config
+from tupelo.checkpoint.pooling import HeadLayer, PoolingConfig, PoolingHead
 from tupelo.checkpoint.rope import RopeConfig
 from tupelo.checkpoint.tensors import HostTensor, TensorInfo
 
 __all__ = [
+    "ENCODERS",
     "FAMILIES",
     "Checkpoint",
+    "EncoderLayout",
     "ExpertConfig",
     "Family",
     "GenerationDefaults",
+    "HeadLayer",
     "HostTensor",
     "Layout",
     "ModelConfig",
+    "PoolingConfig",
+    "PoolingHead",
     "RopeConfig",
     "TensorInfo",
     "demo_model",

@@ -13,14 +13,18 @@ from functools import cached_property
 from pathlib import Path
 from typing import Final, Literal
 
-from tupelo.checkpoint.fields import read_json, shown
+from tupelo.checkpoint.fields import Fields, read_json, shown
 from tupelo.checkpoint.generation import GenerationDefaults, parse_generation
 from tupelo.checkpoint.gguf import GGUFHeader, read_gguf_header
 from tupelo.checkpoint.gguf_models import GGUFModel, read_gguf_model
 from tupelo.checkpoint.model_config import ModelConfig, parse_hf_config
+from tupelo.checkpoint.names import canonical_names
+from tupelo.checkpoint.pooling import PoolingConfig, last_token
 from tupelo.checkpoint.safetensors import INDEX_NAME, read_safetensors_header, read_sharded_headers
+from tupelo.checkpoint.sentence import MODULES, read_extra_heads, read_modules
 from tupelo.checkpoint.tensors import HostTensor, TensorInfo, map_bytes, map_tensor
 from tupelo.errors import CheckpointError
+from tupelo.pooling import PoolingTask
 from tupelo.specs import dtype_bytes
 
 _PICKLES: Final = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
@@ -165,7 +169,11 @@ def open_checkpoint(path: str | Path) -> Checkpoint:
 
 def _open_safetensors(path: Path, names: list[str]) -> Checkpoint:
     config = parse_hf_config(read_json(path / "config.json"), where=str(path / "config.json"))
-    tensors = {n: i for n, i in _safetensors_headers(path, names).items() if not _is_buffer(n)}
+    found = canonical_names(config, _safetensors_headers(path, names))
+    tensors = {n: i for n, i in found.items() if not _is_buffer(n)}
+    if config.pooling is None or config.pooling.task is PoolingTask.EMBED:
+        config, modules = _with_modules(path, names, config)
+        tensors |= modules
     generation = GenerationDefaults()
     if "generation_config.json" in names:
         file = path / "generation_config.json"
@@ -186,12 +194,27 @@ def _open_safetensors(path: Path, names: list[str]) -> Checkpoint:
     )
 
 
+def _with_modules(
+    path: Path, names: list[str], config: ModelConfig
+) -> tuple[ModelConfig, dict[str, TensorInfo]]:
+    """The configuration with what the files beside it say of embeddings, and their tensors."""
+    fields, size = Fields(config.raw, str(path / "config.json")), config.hidden_size
+    pooling: PoolingConfig | None = config.pooling
+    tensors: dict[str, TensorInfo] = {}
+    if MODULES in names:
+        pooling, tensors = read_modules(path, pooling or last_token(fields), size)
+    if pooling is not None:
+        pooling, more = read_extra_heads(path, pooling, size)
+        tensors |= more
+    return replace(config, pooling=pooling), tensors
+
+
 def _safetensors_headers(path: Path, names: list[str]) -> dict[str, TensorInfo]:
     if INDEX_NAME in names:
         return read_sharded_headers(path)
     files = [name for name in names if name.endswith(".safetensors")]
     if "model.safetensors" in files:
-        files = ["model.safetensors"]
+        files = ["model.safetensors"]  # others hold further heads, or the same in another type
     if len(files) > 1:
         raise CheckpointError(
             f"{path} holds {len(files)} safetensors files but no {INDEX_NAME}; download it again"

@@ -5,12 +5,20 @@ What differs between families is in ``families/``; what every decoder has is her
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
+from tupelo.checkpoint.encoder import EncoderLayout
 from tupelo.checkpoint.experts import ExpertConfig, check_experts
 from tupelo.checkpoint.families import Family, find_family, name_of_type
 from tupelo.checkpoint.fields import Fields, shown
 from tupelo.checkpoint.layout import LLAMA, Layout
+from tupelo.checkpoint.pooling import (
+    PoolingConfig,
+    decoder_pooling,
+    encoder_pooling,
+    last_token,
+)
 from tupelo.checkpoint.rope import RopeConfig, parse_rope
 from tupelo.errors import CheckpointError, UnsupportedModel
 
@@ -45,6 +53,10 @@ class ModelConfig:
         norm_offset: what is to be added to the stored weights of norms.
         experts: of layers that have some; None where none has.
         layout: what tensors are called, and which norms exist.
+        encoder: the same of an encoder; None for a decoder.
+        bidirectional: tokens see those after them too; such a model stores no K/V. A window then
+            reaches as far ahead as back.
+        pooling: what it makes of a text instead of more text; None if it generates.
         embedding_scale: factor on the token embeddings. Given exactly (Gemma:
             ``sqrt(hidden_size)``); the model must round it to the dtype of the embedding table
             before multiplying, as transformers does.
@@ -91,6 +103,9 @@ class ModelConfig:
     norm_offset: float = 0.0
     experts: ExpertConfig | None = None
     layout: Layout = LLAMA
+    encoder: EncoderLayout | None = None
+    bidirectional: bool = False
+    pooling: PoolingConfig | None = None
     rope_interleaved: bool = False
     ropes: Mapping[str, RopeConfig] = field(hash=False)
     rope_kinds: tuple[str, ...]
@@ -124,6 +139,7 @@ def parse_hf_config(config: Mapping[str, Any], *, where: str = "config.json") ->
     _refuse_quantised(fields)
     base = _parse_common(fields, architecture, family)
     model = replace(base, **family.refine(fields, base))
+    model = replace(model, **_pooling(fields, model, family))
     _check_consistent(model, fields)
     return model
 
@@ -136,6 +152,18 @@ def _find_family(fields: Fields) -> tuple[str, Family]:
     if not name:
         raise fields.error("architectures", "a list with the model's class name")
     return name, find_family(name, model_type=model_type, where=fields.where)
+
+
+def _pooling(fields: Fields, model: ModelConfig, family: Family) -> dict[str, Any]:
+    """What the model pools, and whether its attention looks ahead."""
+    name, size = model.architecture, model.hidden_size
+    if family.head is not None:
+        layers = partial(family.head, fields, model)
+        return {"pooling": encoder_pooling(fields, name, layers, family.unused)}
+    pooling = decoder_pooling(fields, name, size)
+    if model.bidirectional or not fields.flag("is_causal", True):
+        return {"bidirectional": True, "pooling": pooling or last_token(fields)}
+    return {"pooling": pooling}
 
 
 def _refuse_quantised(fields: Fields) -> None:

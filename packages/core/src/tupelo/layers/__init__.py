@@ -1,6 +1,6 @@
 """Building blocks of models: parameters that know how they are filled, bound to ops once."""
 
-from tupelo.layers.attention import Attention, AttentionKind
+from tupelo.layers.attention import Attention, AttentionKind, Uncached
 from tupelo.layers.decoder import (
     DecoderLayer,
     Norms,
@@ -16,6 +16,7 @@ from tupelo.layers.moe import ExpertNames, MoE
 from tupelo.layers.norm import LayerNorm, Norm, RMSNorm, bind_add_norm
 from tupelo.layers.parallel import SINGLE, Parallel
 from tupelo.layers.parameter import Parameter, Source, whole
+from tupelo.layers.pool_head import PoolHead
 from tupelo.layers.rotary import RotaryTable
 
 __all__ = [
@@ -38,12 +39,14 @@ __all__ = [
     "Parameter",
     "Part",
     "PlainMLP",
+    "PoolHead",
     "PostNormLayer",
     "RMSNorm",
     "RotaryTable",
     "SandwichLayer",
     "ScaledLayer",
     "Source",
+    "Uncached",
     "bind_add_norm",
     "whole",
 ]

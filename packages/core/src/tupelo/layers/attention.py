@@ -3,7 +3,7 @@
 Everything is bound once; a step calls two callables and the attention backend.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from tupelo.backend.attention import AttentionBackend, HeadSplit, Plan
 from tupelo.backend.kv_pool import KVPool
+from tupelo.backend.step import StepInputs
 from tupelo.layers.linear import Linear
 from tupelo.layers.norm import (
     LayerNorm,
@@ -42,6 +43,30 @@ class AttentionKind:
     index: int
     spec: AttentionSpec
     rotary: RotaryTable
+
+
+class Uncached(AttentionBackend):
+    """Stands for a step's attention where layers look both ways and keep no K/V.
+
+    Args:
+        kinds: the model's distinct specs. inputs: of the step.
+    """
+
+    def __init__(
+        self, attention: AttentionBackend, kinds: Sequence[AttentionSpec], inputs: StepInputs
+    ) -> None:
+        self._attention = attention
+        self._kinds = kinds
+        self._inputs = inputs
+
+    def plan(self, inputs: StepInputs, out: Plan | None = None) -> Plan:
+        return self._attention.plan(inputs, out)
+
+    def forward(
+        self, q: Tensor, k: Tensor, v: Tensor, spec: int, layer: int, kv: KVPool, plan: Plan
+    ) -> Tensor:
+        """Among this step's tokens alone."""
+        return self._attention.forward_ragged(q, k, v, self._kinds[spec], self._inputs, plan)
 
 
 class Attention:

@@ -34,17 +34,19 @@ from tupelo.layers import (
     Parameter,
     Part,
     PlainMLP,
+    PoolHead,
     PostNormLayer,
     RMSNorm,
     RotaryTable,
     SandwichLayer,
     ScaledLayer,
+    Uncached,
     bind_add_norm,
     whole,
 )
 from tupelo.models.model import BuildOptions, Model
 from tupelo.ops import OpCall, OpTable
-from tupelo.specs import AttentionSpec, KVSpec
+from tupelo.specs import NO_GROUP, AttentionSpec, KVSpec
 
 
 class _Part(Protocol):
@@ -69,9 +71,10 @@ class Decoder(Model):
         self._groups = sorted(set(windows), key=lambda w: (w is not None, w or 0))
         self._windows = tuple(windows)
         self._rotary = {rope: RotaryTable(rope, self._max_length) for rope in config.ropes.values()}
-        self.kv_specs = self._kv_specs()
+        self.kv_specs = () if config.bidirectional else self._kv_specs()
         self._specs = [self._attention_spec(window) for window in windows]
-        self.attention_specs = tuple(dict.fromkeys(self._specs))
+        self._kinds = tuple(dict.fromkeys(self._specs))
+        self.attention_specs = () if config.bidirectional else self._kinds
         self._embedding = Embedding(
             self._names.embedding, config.vocab_size, config.hidden_size, config.embedding_scale
         )
@@ -82,10 +85,18 @@ class Decoder(Model):
         )
         self._layers = [self._layer(layer) for layer in range(config.num_layers)]
         self._norm = self.norm(self._names.norm, config.hidden_size)
-        self._head = Head(
+        self._head = None if config.pooling is not None else self._output_head()
+        self._pool_heads = {
+            name: PoolHead(head.layers, config.rms_norm_eps)
+            for name, head in (config.pooling.heads if config.pooling is not None else {}).items()
+        }
+
+    def _output_head(self) -> Head:
+        config = self.config
+        return Head(
             self._names.head,
             self._embedding,
-            options.parallel,
+            self.options.parallel,
             tied=config.tie_word_embeddings,
             scale=config.logits_scale,
             soft_cap=config.final_soft_cap,
@@ -184,7 +195,8 @@ class Decoder(Model):
 
     def parameters(self) -> Iterator[Parameter]:
         first = (self._embedding, *([self._positions] if self._positions else []))
-        parts: tuple[_Part, ...] = (*first, *self._layers, self._norm, self._head)
+        heads = self._pool_heads.values() if self._head is None else (self._head,)
+        parts: tuple[_Part, ...] = (*first, *self._layers, self._norm, *heads)
         for part in parts:
             yield from part.parameters()
 
@@ -192,14 +204,16 @@ class Decoder(Model):
         return sum(table.num_bytes() for table in self._rotary.values())
 
     def shared_head(self) -> OpCall | None:
-        return self._head.call(self.options.dtype) if self._head.shares_table else None
+        head = self._head
+        return head.call(self.options.dtype) if head is not None and head.shares_table else None
 
     def bind(self, table: OpTable) -> None:
         dtype, parallel = self.options.dtype, self.options.parallel
         self._embedding.bind(table, dtype)
         for layer in self._layers:
             layer.bind(table, dtype)
-        self._head.bind(table, dtype)
+        for head in self._pool_heads.values() if self._head is None else (self._head,):
+            head.bind(table, dtype)
         last = parallel if self._layer_class.leaves_partial_sums else SINGLE
         self._finish = bind_add_norm(table, dtype, self._norm, last)
         self._embed = self._embedding.forward
@@ -210,6 +224,8 @@ class Decoder(Model):
     def forward(
         self, inputs: StepInputs, attention: AttentionBackend, kv: KVPool, plan: Plan
     ) -> Tensor:
+        if self.config.bidirectional:
+            attention = Uncached(attention, self._kinds, inputs)
         positions = inputs.positions
         x = self._embed(inputs.input_ids)
         if self._positions is not None:
@@ -222,10 +238,12 @@ class Decoder(Model):
         return hidden
 
     def logits(self, hidden: Tensor) -> Tensor:
+        if self._head is None:  # nothing is ever sampled, and a step without samples has no row
+            return hidden.new_zeros((len(hidden), self.config.vocab_size))
         return self._head.forward(hidden)
 
     def pool(self, features: Tensor, head: str) -> Tensor:
-        return features
+        return self._pool_heads[head].forward(features)
 
     def _kv_specs(self) -> tuple[KVSpec, ...]:
         config, options = self.config, self.options
@@ -244,16 +262,17 @@ class Decoder(Model):
 
     def _attention_spec(self, window: int | None) -> AttentionSpec:
         config, parallel = self.config, self.options.parallel
-        group = self._groups.index(window)
         heads = parallel.share(config.num_heads, "attention heads")
+        kv_heads = parallel.kv_heads(config.num_kv_heads)
         return AttentionSpec(
-            group=group,
+            group=NO_GROUP if config.bidirectional else self._groups.index(window),
             num_heads=heads.stop - heads.start,
-            num_kv_heads=self.kv_specs[group].num_kv_heads,
+            num_kv_heads=kv_heads.stop - kv_heads.start,
             head_dim=config.head_dim,
             scale=config.attention_scale,
             window=window,
             soft_cap=config.attention_soft_cap,
+            causal=not config.bidirectional,
         )
 
     def _layer(self, layer: int) -> DecoderLayer:
@@ -285,7 +304,7 @@ class Decoder(Model):
         q_norm, k_norm = self._head_norms(prefix)
         return Attention(
             layer,
-            AttentionKind(self.attention_specs.index(spec), spec, self._rotary[config.rope(layer)]),
+            AttentionKind(self._kinds.index(spec), spec, self._rotary[config.rope(layer)]),
             parallel,
             norm=(
                 None if config.parallel_blocks else self._layer_norm(prefix, self._names.input_norm)

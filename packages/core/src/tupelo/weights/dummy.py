@@ -47,7 +47,7 @@ def dummy_weights(model: Model, seed: int, *, device: torch.device | str) -> Non
 def _values(source: Source, config: ModelConfig, normal: Tensor, dtype: torch.dtype) -> Tensor:
     """The whole checkpoint tensor, on the device of ``normal``: nothing of its size is made on the
     host."""
-    if source.name.endswith("norm.weight"):
+    if source.name.lower().endswith("norm.weight"):
         gain = _norm_gain(source.name, config)
         return torch.full(source.shape, gain, dtype=dtype, device=normal.device)
     start = zlib.crc32(source.name.encode()) % len(normal)

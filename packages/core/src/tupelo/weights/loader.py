@@ -105,7 +105,8 @@ def check_weights(model: Model, checkpoint: Checkpoint) -> tuple[str, ...]:
     """Settle on the checkpoint's published form, and check names and shapes; returns the tensors
     that are left out on purpose.
 
-    A tied model may be saved with a copy of its head, and some with tables that nothing reads.
+    A tied model may be saved with a copy of its head, one that pools with a head to generate, and
+    some with tables that nothing reads.
 
     Raises:
         CheckpointError: tensors are missing, unknown, or of another shape; they are named.
@@ -123,7 +124,13 @@ def check_weights(model: Model, checkpoint: Checkpoint) -> tuple[str, ...]:
         raise CheckpointError(f"{checkpoint.path} lacks {_listed(missing)}")
     ignored = [name for name in infos if name not in places]
     copies = ("lm_head.weight",) if model.config.tie_word_embeddings else ()
-    unknown = [n for n in ignored if n not in copies and not n.endswith(layout.unused)]
+    pooling = model.config.pooling
+    roots = () if pooling is None else pooling.unused
+    unknown = [
+        name
+        for name in ignored
+        if name not in copies and not name.endswith(layout.unused) and not name.startswith(roots)
+    ]
     if unknown:
         raise CheckpointError(
             f"{checkpoint.path} has {_listed(unknown)}, which {model.config.architecture} with "

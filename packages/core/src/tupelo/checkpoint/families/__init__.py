@@ -14,9 +14,18 @@ from typing import Final
 from tupelo.checkpoint.families.door import DOOR, transformers_has
 from tupelo.checkpoint.families.family import DECODER, Family
 from tupelo.checkpoint.fields import shown
+from tupelo.checkpoint.pooling import split_name
 from tupelo.errors import UnsupportedModel
 
-__all__ = ["DECODER", "ENTRY_POINT_GROUP", "FAMILIES", "Family", "find_family", "name_of_type"]
+__all__ = [
+    "DECODER",
+    "ENCODERS",
+    "ENTRY_POINT_GROUP",
+    "FAMILIES",
+    "Family",
+    "find_family",
+    "name_of_type",
+]
 
 ENTRY_POINT_GROUP: Final = "tupelo.models"
 
@@ -45,6 +54,14 @@ FAMILIES: Final[dict[str, str]] = {
 }
 """Architecture, to file and record."""
 
+ENCODERS: Final[dict[str, str]] = {
+    "BertModel": "bert:BERT",
+    "RobertaModel": "bert:ROBERTA",
+    "XLMRobertaModel": "bert:XLM_ROBERTA",
+    "ModernBertModel": "modernbert:MODERNBERT",
+}
+"""The same for those that never generate."""
+
 
 def find_family(
     architecture: str,
@@ -53,7 +70,8 @@ def find_family(
     where: str = "config.json",
     points: Iterable[EntryPoint] | None = None,
 ) -> Family:
-    """The record of an architecture; that of transformers' own modules where only these have it.
+    """The record of an architecture: of ``LlamaForSequenceClassification`` that of Llama; that of
+    transformers' own modules where only these have it.
 
     Args:
         model_type: with it, classes of the installed transformers are found too.
@@ -63,20 +81,18 @@ def find_family(
     Raises:
         UnsupportedModel: nobody brings it; names the nearest one and lists those that are there.
     """
-    if architecture in FAMILIES:
-        return _own(architecture)
+    stem, ending = split_name(architecture)
+    names = (architecture, f"{stem}ForCausalLM", f"{stem}Model") if ending else (architecture,)
+    for name in names:
+        if name in FAMILIES or name in ENCODERS:
+            return _own(name)
     found = {p.name: p for p in points or entry_points(group=ENTRY_POINT_GROUP)}
-    if architecture in found:
-        family = found[architecture].load()
-        if not isinstance(family, Family):
-            raise UnsupportedModel(
-                f"{where}: the installed entry point for {architecture!r} "
-                f"({found[architecture].value}) is no tupelo.checkpoint.Family"
-            )
-        return family
+    for name in names:
+        if name in found:
+            return _loaded(found[name], where)
     if transformers_has(architecture, model_type):
         return DOOR
-    known = sorted({*FAMILIES, *found})
+    known = sorted({*FAMILIES, *ENCODERS, *found})
     near = difflib.get_close_matches(architecture, known, n=1, cutoff=0.0)[0]
     raise UnsupportedModel(
         f"{where}: architecture {shown(repr(architecture))} is not supported; "
@@ -87,10 +103,21 @@ def find_family(
 def name_of_type(model_type: str) -> str | None:
     """Core's first architecture of a ``model_type``, for configurations that name no
     architecture."""
-    return next((name for name in FAMILIES if _own(name).model_type == model_type), None)
+    names = (*FAMILIES, *ENCODERS)
+    return next((name for name in names if _own(name).model_type == model_type), None)
+
+
+def _loaded(point: EntryPoint, where: str) -> Family:
+    family = point.load()
+    if not isinstance(family, Family):
+        raise UnsupportedModel(
+            f"{where}: the installed entry point for {point.name!r} ({point.value}) is no "
+            "tupelo.checkpoint.Family"
+        )
+    return family
 
 
 def _own(architecture: str) -> Family:
-    module, name = FAMILIES[architecture].split(":")
+    module, name = (FAMILIES | ENCODERS)[architecture].split(":")
     family: Family = getattr(import_module(f"{__name__}.{module}"), name)
     return family

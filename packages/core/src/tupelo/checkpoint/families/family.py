@@ -5,15 +5,25 @@ Imports no torch: ``plan``, ``doctor`` and the tokenizer read configurations too
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from tupelo.checkpoint.fields import Fields, shown
+from tupelo.checkpoint.pooling import HeadLayer
 from tupelo.errors import UnsupportedModel
 
 if TYPE_CHECKING:
     from tupelo.checkpoint.model_config import ModelConfig
 
 Refine = Callable[[Fields, "ModelConfig"], dict[str, Any]]
+
+
+class Head(Protocol):
+    """See ``Family.head``."""
+
+    def __call__(
+        self, fields: Fields, base: "ModelConfig", size: int, *, whole: bool
+    ) -> list[HeadLayer]: ...
+
 
 DECODER: Final = "tupelo.models.decoder:Decoder"
 """The class that computes whatever a ``ModelConfig`` can say."""
@@ -33,6 +43,9 @@ class Family:
         aliases: its names of fields that others spell alike, to the common spelling.
         nested_ropes: ``rope_parameters`` is keyed by layer type, and ``refine`` sets ``ropes``.
         model: ``module:Class`` of what computes it, a callable ``(config, options) -> Model``.
+        head: of an encoder, the layers of its classifier, from the fields, the configuration and
+            the number of classes; ``whole``: of texts, not of single tokens. None for decoders.
+        unused: of an encoder, beginnings of the names of tensors that may be there for nothing.
     """
 
     model_type: str
@@ -42,6 +55,8 @@ class Family:
     aliases: Mapping[str, str] = field(default_factory=dict)
     nested_ropes: bool = field(default=False)
     model: str = DECODER
+    head: Head | None = None
+    unused: tuple[str, ...] = ()
 
 
 COMMON: Final = {"hidden_act": "silu", "rms_norm_eps": 1e-6, "tie_word_embeddings": False}

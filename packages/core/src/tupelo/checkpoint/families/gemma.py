@@ -12,7 +12,6 @@ from tupelo.checkpoint.families.family import Family, layer_windows
 from tupelo.checkpoint.fields import Fields
 from tupelo.checkpoint.layout import SANDWICH
 from tupelo.checkpoint.rope import RopeConfig, parse_rope
-from tupelo.errors import UnsupportedModel
 
 if TYPE_CHECKING:
     from tupelo.checkpoint.model_config import ModelConfig
@@ -34,15 +33,15 @@ def _common(fields: Fields, base: "ModelConfig") -> dict[str, Any]:
 
 
 def _gemma3(fields: Fields, base: "ModelConfig") -> dict[str, Any]:
-    if fields.flag("use_bidirectional_attention", False):
-        raise UnsupportedModel(
-            f"{fields.where}: use_bidirectional_attention is not supported; this is an encoder"
-        )
+    both_ways = fields.flag("use_bidirectional_attention", False)
     pattern = fields.integer("sliding_window_pattern")
     windowed = layer_windows(fields, base.num_layers, lambda layer: (layer + 1) % pattern != 0)
     window = fields.integer("sliding_window") if any(windowed) else None
+    if window is not None and both_ways:  # it is the span of both sides
+        window = window // 2 + 1
     return {
         **_common(fields, base),
+        "bidirectional": both_ways,
         "qk_norm": True,
         "windows": tuple(window if w else None for w in windowed),
         "ropes": _gemma3_ropes(fields, base),
