@@ -327,13 +327,22 @@ def test_what_is_not_implemented_is_unsupported(
     [
         ({"layer_types": ["full_attention"]}, CheckpointError),
         ({"layer_types": ["linear_attention"] * 6}, UnsupportedModel),
-        ({"use_bidirectional_attention": True}, UnsupportedModel),
         ({"sliding_window_pattern": 0}, CheckpointError),
     ],
-    ids=["short", "linear", "bidirectional", "pattern"],
+    ids=["short", "linear", "pattern"],
 )
 def test_gemma_refuses_layers_it_does_not_have(
     change: dict[str, Any], error: type[CheckpointError]
 ) -> None:
     with pytest.raises(error):
         parse_hf_config({**SPELT_FOR_TRANSFORMERS_4["gemma-3"], **change})
+
+
+def test_gemma_that_looks_both_ways_embeds() -> None:
+    config = parse_hf_config(
+        {**SPELT_FOR_TRANSFORMERS_4["gemma-3"], "use_bidirectional_attention": True}
+    )
+    assert config.bidirectional
+    assert config.pooling is not None
+    span = SPELT_FOR_TRANSFORMERS_4["gemma-3"]["sliding_window"]
+    assert set(config.windows) == {None, span // 2 + 1}
