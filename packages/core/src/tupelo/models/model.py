@@ -76,5 +76,8 @@ class Model(Protocol):
         ...
 
     def pool(self, features: Tensor, head: str) -> Tensor:
-        """What the head named ``head`` makes of features (n, hidden_size); see ``PoolGroup``."""
-        ...
+        """What the head named ``head`` makes of features (n, hidden_size); see ``PoolGroup``.
+
+        A model that generates has none, and is never asked.
+        """
+        raise AssertionError(f"{self.config.architecture} has no head {head!r}")

@@ -90,7 +90,7 @@ def find_family(
     for name in names:
         if name in found:
             return _loaded(found[name], where)
-    if transformers_has(architecture, model_type):
+    if not ending and transformers_has(architecture, model_type):
         return DOOR
     known = sorted({*FAMILIES, *ENCODERS, *found})
     near = difflib.get_close_matches(architecture, known, n=1, cutoff=0.0)[0]
