@@ -17,7 +17,7 @@ from tests.unit.server.fake_engine import FakeEngine, byte_tokenizer
 from tupelo.config import EngineConfig
 from tupelo.text.templates import TemplateRenderer
 from tupelo_server.config import ServerConfig
-from tupelo_server.engine_client import Frontend
+from tupelo_server.engine_client import Frontend, Limits
 from tupelo_server.prompts import Prompts
 from tupelo_server.server import bind, http_server
 from tupelo_server.state import ServerState
@@ -85,8 +85,9 @@ def _running(engine_options: dict[str, Any], options: dict[str, Any]) -> Iterato
         engine_config=EngineConfig(served_model_name="tiny", **engine_options),
         engine=engine,
     )
+    limits = Limits(queue_s=config.max_queue_time_s, total_s=config.max_request_time_s)
     prompts = Prompts(TOKENIZER, TemplateRenderer())
-    state.frontend = Frontend(engine, prompts, state.metrics, state.log)
+    state.frontend = Frontend(engine, prompts, state.metrics, state.log, limits)
     server = http_server(state)
     loop = uvloop.new_event_loop()
     with bind("127.0.0.1", 0) as listener:

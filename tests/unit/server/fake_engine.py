@@ -14,7 +14,7 @@ from tokenizers import decoders, models, pre_tokenizers
 
 from tupelo.engine.client import Health
 from tupelo.engine.messages import EngineInfo, Finish, Output, Scores, Timing
-from tupelo.errors import EngineUnavailable
+from tupelo.errors import EngineUnavailable, QueueTimeout, RequestError
 from tupelo.request import FinishReason, Request
 from tupelo.text.tokenizer import Tokenizer, TokenizerFacts
 
@@ -70,6 +70,8 @@ class FakeEngine:
         self.answers: dict[str, Any] = {}
         self.controls: list[tuple[str, dict[str, Any]]] = []
         self.paused = 0
+        self._failures: dict[str, RequestError] = {}
+        self._served: set[str] = set()
         self._stops: dict[str, asyncio.Event] = {}
         self._dead = False
 
@@ -124,6 +126,17 @@ class FakeEngine:
         for rid in list(self._stops) if everything else rids:
             self._stops[rid].set()
 
+    def expire(self, rid: str) -> None:
+        """End a request that waits: here, one that has brought no token yet."""
+        if rid not in self._served:
+            self.fail(rid, QueueTimeout("the request waited too long"))
+
+    def fail(self, rid: str, error: RequestError) -> None:
+        """End a request with this error."""
+        if rid in self.live:
+            self._failures[rid] = error
+            self._stops[rid].set()
+
     def die(self) -> None:
         """Fail every request from now on."""
         self._dead = True
@@ -141,11 +154,14 @@ class FakeEngine:
                 await self._pause(request.rid)
                 if self._dead:
                     raise EngineUnavailable("the engine process died (exit code -9)")
+                if request.rid in self._failures:
+                    raise self._failures[request.rid]
                 if self._stops[request.rid].is_set():
                     finished = True
                     yield Output(request.rid, [], _finish(FinishReason.ABORT, "aborted", 499))
                     return
                 finished = output.finish is not None
+                self._served.add(request.rid)
                 yield output
         finally:
             self.live.discard(request.rid)

@@ -15,6 +15,8 @@
     │   ├── InvalidRequest      400: a field out of bounds, named by ``param``
     │   ├── ContextLengthExceeded  400: prompt and output do not fit the context
     │   ├── QueueFull           429
+    │   ├── QueueTimeout        503: it waited too long for its first step
+    │   ├── RequestTimeout      504: it took longer than it may
     │   ├── RequestAborted      499: aborted by the client or an operator
     │   ├── RequestFailed       500: the engine could not finish this request
     │   └── EngineUnavailable   503: the engine is starting, stopping, frozen or dead
@@ -102,6 +104,20 @@ class QueueFull(RequestError):
 
     status = 429
     code = "queue_full"
+
+
+class QueueTimeout(RequestError):
+    """The request waited for its first step for longer than the server lets any wait."""
+
+    status = 503
+    code = "queue_timeout"
+
+
+class RequestTimeout(RequestError):
+    """The request took longer than its sender, or the server, allows."""
+
+    status = 504
+    code = "request_timeout"
 
 
 class RequestAborted(RequestError):

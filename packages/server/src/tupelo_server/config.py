@@ -55,6 +55,17 @@ class ServerConfig:
     request_timeout_s: float = option(
         60.0, "seconds that a client may take to send its headers, and its body", low=1
     )
+    max_queue_time_s: float = option(
+        0.0,
+        "seconds that a request may wait for its first step; longer ones get a 503; 0 is no limit",
+        low=0,
+    )
+    max_request_time_s: float = option(
+        0.0,
+        "seconds that a request may take in all; longer ones get a 504; 0 is no limit; a request "
+        "may ask for less with the header X-Request-Timeout-S",
+        low=0,
+    )
     shutdown_timeout_s: float = option(
         30.0, "seconds that running requests may take to end after SIGTERM", low=0
     )

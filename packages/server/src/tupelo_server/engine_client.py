@@ -7,16 +7,17 @@ Ids that clients choose never reach the engine. A client's id only names its own
 import asyncio
 import hashlib
 import itertools
+import time
 from collections.abc import AsyncGenerator, Iterable, Sequence
 from contextlib import aclosing
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from tupelo.engine.client import Health
 from tupelo.engine.messages import EngineInfo, Output
-from tupelo.errors import EngineUnavailable, InvalidRequest
+from tupelo.errors import EngineUnavailable, InvalidRequest, RequestError, RequestTimeout
 from tupelo.request import FinishReason, Request
-from tupelo_server.context import context
+from tupelo_server.context import RequestContext, context
 from tupelo_server.generation import Delta, Job, SampleStream
 from tupelo_server.merge import merge
 from tupelo_server.metrics import Metrics
@@ -43,7 +44,24 @@ class Engine(Protocol):
 
     async def control(self, action: str, *, timeout_s: float = ..., **args: Any) -> Any: ...
 
+    def expire(self, rid: str) -> None: ...
+
+    def fail(self, rid: str, error: RequestError) -> None: ...
+
     def health(self) -> Health: ...
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Limits:
+    """How long a request may take, in seconds; 0.0 means no limit.
+
+    Attributes:
+        queue_s: until its first step. total_s: from its arrival to its end; a request may ask for
+            less.
+    """
+
+    queue_s: float = 0.0
+    total_s: float = 0.0
 
 
 def tenant_salt(tenant: str, salt: str) -> str:
@@ -61,7 +79,7 @@ class Frontend:
     """Runs jobs. Used by the event loop alone.
 
     Attributes:
-        log: what is written of each request.
+        log: what is written of each request. limits: on their time.
         pooler: of a model that makes embeddings, ranks or classifies; None of one that generates.
     """
 
@@ -71,11 +89,13 @@ class Frontend:
         prompts: Prompts,
         metrics: Metrics,
         log: RequestLog | None = None,
+        limits: Limits | None = None,
     ) -> None:
         self.engine = engine
         self.prompts = prompts
         self.pooler: Pooler | None = None
         self.log = log or RequestLog()
+        self.limits = limits or Limits()
         self._metrics = metrics
         self._numbers = itertools.count()
         self._live: dict[tuple[str, str], set[str]] = {}
@@ -164,6 +184,7 @@ class Frontend:
         clock = SampleClock(self._metrics, about, len(job.prompt.ids), streamed=job.stream)
         stream = SampleStream(job, index, self.prompts.tokenizer)
         log = self.log.begin(job, rid, self.prompts.tokenizer)
+        timers = self._timers(rid, about)
         ended = False
         try:
             salt = tenant_salt(about.tenant, request.salt)
@@ -181,6 +202,8 @@ class Frontend:
                         delta.spent = delta.spent if about.timing else None
                     yield delta
         finally:
+            for timer in timers:
+                timer.cancel()
             self._metrics.num_aborted += not ended
             if log is not None:
                 log.close()
@@ -189,3 +212,16 @@ class Frontend:
                 del self._live[key]
             if not self._live:
                 self._idle.set()
+
+    def _timers(self, rid: str, about: RequestContext) -> list[asyncio.TimerHandle]:
+        """What ends a sample that takes too long, whether or not the engine still answers."""
+        loop, timers = asyncio.get_running_loop(), []
+        if self.limits.queue_s:
+            timers.append(loop.call_later(self.limits.queue_s, self.engine.expire, rid))
+        wanted = [limit for limit in (about.timeout_s, self.limits.total_s) if limit]
+        if wanted:
+            limit = min(wanted)
+            error = RequestTimeout(f"the request took longer than the {limit:g} s that it may")
+            left_s = about.received_s + limit - time.monotonic()
+            timers.append(loop.call_later(max(0.0, left_s), self.engine.fail, rid, error))
+        return timers

@@ -26,7 +26,7 @@ from tupelo.text.templates import TemplateRenderer
 from tupelo.text.tokenizer import load_tokenizer
 from tupelo_server.app import create_app
 from tupelo_server.config import ServerConfig, is_loopback
-from tupelo_server.engine_client import Frontend
+from tupelo_server.engine_client import Frontend, Limits
 from tupelo_server.http_limits import LimitedProtocol
 from tupelo_server.prompts import Prompts
 from tupelo_server.state import ServerState
@@ -148,7 +148,13 @@ class Server:
         info = await self._engine.start(_Progress())
         tokenizer = await asyncio.to_thread(load_tokenizer, info.tokenizer_path)
         prompts = Prompts(tokenizer, TemplateRenderer(), self._template)
-        self._state.frontend = Frontend(self._engine, prompts, self._state.metrics, self._state.log)
+        self._state.frontend = Frontend(
+            self._engine,
+            prompts,
+            self._state.metrics,
+            self._state.log,
+            Limits(queue_s=self._config.max_queue_time_s, total_s=self._config.max_request_time_s),
+        )
         logger.info(
             "ready in %.1f s: %s (%s, %s on %s) at %s/v1",
             time.monotonic() - began,

@@ -23,6 +23,7 @@ from tupelo.engine.messages import (
     Abort,
     Control,
     EngineInfo,
+    Expire,
     Heartbeat,
     Output,
     Outputs,
@@ -36,7 +37,7 @@ from tupelo.engine.messages import (
     encode,
     refusal,
 )
-from tupelo.errors import EngineUnavailable, TupeloError
+from tupelo.errors import EngineUnavailable, RequestError, TupeloError
 from tupelo.request import Request
 
 SILENT_S = 6 * HEARTBEAT_S
@@ -73,6 +74,7 @@ class EngineClient:
         self._folder: Path | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._streams: dict[str, asyncio.Queue[Output | None]] = {}
+        self._failures: dict[str, RequestError] = {}
         self._replies: dict[int, asyncio.Future[Reply]] = {}
         self._number = 0
         self._info: EngineInfo | None = None
@@ -152,17 +154,29 @@ class EngineClient:
             while not finished:
                 output = await queue.get()
                 if output is None:
-                    raise EngineUnavailable(self._dead)
+                    raise self._failures.get(request.rid) or EngineUnavailable(self._dead)
                 finished = output.finish is not None
                 yield output
         finally:
             del self._streams[request.rid]
+            self._failures.pop(request.rid, None)
             if not finished and not self._dead:
                 self._send_soon(Abort([request.rid]))
 
     async def abort(self, rids: Iterable[str] = (), *, everything: bool = False) -> None:
         """Abort live requests by their internal ids, or all of them; unknown ids are ignored."""
         await self._send(Abort(list(rids), everything))
+
+    def expire(self, rid: str) -> None:
+        """End a live request with a ``QueueTimeout`` unless a step has served it."""
+        self._send_soon(Expire([rid]))
+
+    def fail(self, rid: str, error: RequestError) -> None:
+        """End a live request with this error at once, whether the engine answers or not."""
+        queue = self._streams.get(rid)
+        if queue is not None:
+            self._failures[rid] = error
+            queue.put_nowait(None)
 
     async def control(self, action: str, *, timeout_s: float = 10.0, **args: Any) -> Any:
         """An operator's call; ``tupelo.engine.control`` has the actions and their ``args``.

@@ -17,6 +17,7 @@ from tupelo.engine.loop import EngineLoop, refused
 from tupelo.engine.messages import (
     Abort,
     Control,
+    Expire,
     FromEngine,
     Output,
     Outputs,
@@ -81,6 +82,9 @@ class EngineCore:
                 return [Outputs(outputs)] if outputs else []
             case Abort(rids, everything):
                 outputs = self.loop.abort(None if everything else rids)
+                return [Outputs(outputs)] if outputs else []
+            case Expire(rids):
+                outputs = self.loop.expire(rids)
                 return [Outputs(outputs)] if outputs else []
             case Control():
                 return self._operator.answer(message)

@@ -78,7 +78,9 @@ class GrammarQueue:
                 f"{self._limit}. Try again later"
             )
         future = self.compiler.compile(request.grammar)
-        self._waiting[request.rid] = _Waiting(request, future, time.monotonic())
+        self._waiting[request.rid] = _Waiting(
+            request, future, request.arrived_s or time.monotonic()
+        )
         rid = request.rid
 
         def done(_: "Future[SharedGrammar]") -> None:

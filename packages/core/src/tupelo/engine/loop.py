@@ -17,7 +17,7 @@ shortly before the step in flight is expected to end, so that the device does no
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,7 +28,7 @@ from tupelo.batch import Feature, StepResult
 from tupelo.engine.executor import Executor
 from tupelo.engine.grammars import GrammarQueue
 from tupelo.engine.messages import Finish, Output, Scores, Timing
-from tupelo.errors import InvalidRequest, QueueFull, RequestAborted, RequestError
+from tupelo.errors import InvalidRequest, QueueFull, QueueTimeout, RequestAborted, RequestError
 from tupelo.grammar import Matcher
 from tupelo.request import FinishReason, Request
 from tupelo.scheduler import Ended, Entry, Phase, Scheduler, Step, grammar_ending
@@ -144,6 +144,16 @@ class EngineLoop:
         begin = max(flight.launched_s, self._landed_s)
         end = begin + scheduler.times.predicted_s(*_sizes(flight.step))
         return max(0.0, end - LEAD_S - 2 * self._launching.value - now)
+
+    def expire(self, rids: Sequence[str]) -> list[Output]:
+        """End those of these requests that no step has served yet; returns their last outputs."""
+        late = [ended.entry.rid for ended in self.scheduler.abort(rids, unserved=True)]
+        if self._grammars is not None:
+            gone = self._grammars.abort(rids)
+            self.scheduler.counters.aborted += len(gone)
+            late += [request.rid for request in gone]
+        error = QueueTimeout("the server is busy: the request waited too long; try again later")
+        return [refused(rid, error) for rid in late]
 
     def step(self) -> list[Output]:
         """Launch the next step if there is room in flight, land the oldest otherwise."""

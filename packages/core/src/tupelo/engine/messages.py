@@ -26,6 +26,13 @@ class Abort(msgspec.Struct, tag=True, frozen=True):
     everything: bool = False
 
 
+class Expire(msgspec.Struct, tag=True, frozen=True):
+    """To the engine: end those of these requests that no step has served yet: they waited too
+    long."""
+
+    rids: list[str]
+
+
 class Control(msgspec.Struct, tag=True, frozen=True):
     """To the engine: an operator's call, answered by a ``Reply`` of the same number.
 
@@ -181,7 +188,7 @@ class Reply(msgspec.Struct, tag=True, frozen=True):
 
 
 HEARTBEAT_S = 0.5
-ToEngine = Submit | Abort | Control | Shutdown
+ToEngine = Submit | Abort | Expire | Control | Shutdown
 FromEngine = Outputs | Progress | EngineInfo | StartFailed | Heartbeat | Reply
 
 encode = msgspec.msgpack.Encoder().encode

@@ -159,9 +159,11 @@ class Scheduler:
         self._waiting.append(entry)
         return entry
 
-    def abort(self, rids: Iterable[str] | None = None) -> list[Ended]:
-        """Drop these requests, or every one, in whatever phase; unknown ids are ignored."""
+    def abort(self, rids: Iterable[str] | None = None, *, unserved: bool = False) -> list[Ended]:
+        """Drop these requests, or every one; unknown ids are ignored, as are, with ``unserved``,
+        those that had a step."""
         chosen = list(self._live) if rids is None else [r for r in rids if r in self._live]
+        chosen = [r for r in chosen if not (unserved and self._live[r].started_s)]
         ended = [Ended(self._live[rid], FinishReason.ABORT) for rid in chosen]
         for item in ended:
             self._finish(item.entry)
