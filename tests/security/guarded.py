@@ -53,12 +53,17 @@ class Guarded(ServerProcess):
             environment={"OMP_NUM_THREADS": "1", **environment},
         )
         self.key = key
+        self._client = httpx.Client(timeout=60, limits=httpx.Limits(keepalive_expiry=2))
 
     def __enter__(self) -> "Guarded":
         super().__enter__()
         self.streams = Streams(self.url, key=self.key)
         self.engine_pid = self.engine.pid
         return self
+
+    def stop(self) -> None:
+        self._client.close()
+        super().stop()
 
     def post(self, path: str, body: Any, **more: Any) -> httpx.Response:
         """Send ``body`` as JSON."""
@@ -71,8 +76,7 @@ class Guarded(ServerProcess):
         """Send anything, with the key unless ``headers`` say otherwise."""
         if self.key:
             more.setdefault("headers", {"authorization": f"Bearer {self.key}"})
-        more.setdefault("timeout", 60)
-        return httpx.request(method, self.url + path, **more)
+        return self._client.request(method, self.url + path, **more)
 
     def resident_bytes(self) -> int:
         """Memory of the server's and the engine's process."""

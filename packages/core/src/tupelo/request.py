@@ -256,6 +256,13 @@ class Request:
                 param="prompt",
             )
         params = self.params if wanted is not None else replace(self.params, max_new_tokens=room)
+        least = params.min_new_tokens
+        if wanted is None and least > room:
+            raise ContextLengthExceeded(
+                f"min_new_tokens: got {least}, but a prompt of {len(self.input_ids)} tokens leaves "
+                f"room for {room}",
+                param="min_new_tokens",
+            )
         start = self.prompt_logprobs_from
         if start is not None:
             check_int("logprob_start_len", start, 0, len(self.input_ids))
