@@ -19,6 +19,8 @@ MAX_NEW_FILES = 24
 """Files and sockets that may be open after a test file and were not before: idle template workers,
 connections that the client's pool keeps."""
 
+MAX_BODY_BYTES = 4 << 20
+
 OPTIONS = {
     "--load-format": "dummy",
     "--served-model-name": "tiny",
@@ -28,6 +30,8 @@ OPTIONS = {
     "--max-running-requests": "48",
     "--max-queued-requests": "256",
     "--pipeline-depth": "2",
+    "--request-timeout-s": "4",
+    "--max-body-bytes": str(MAX_BODY_BYTES),
 }
 
 
