@@ -30,7 +30,7 @@ OPTIONS = {
     "--max-running-requests": "48",
     "--max-queued-requests": "256",
     "--pipeline-depth": "2",
-    "--request-timeout-s": "4",
+    "--request-timeout-s": "2",
     "--max-body-bytes": str(MAX_BODY_BYTES),
 }
 

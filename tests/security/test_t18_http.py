@@ -6,8 +6,11 @@ from typing import Any
 import pytest
 from tests.security import wire
 from tests.security.guarded import MAX_BODY_BYTES, Guarded
+from tests.security.model import CONTEXT
+from tests.security.probe import pulse
 
 HEAD = b"POST /v1/completions HTTP/1.1\r\nhost: x\r\n"
+QUOTES = '""'
 GOOD = json.dumps({"prompt": "a", "max_tokens": 1}).encode()
 
 HEADS: dict[str, tuple[bytes, set[int]]] = {
@@ -71,7 +74,7 @@ def test_bad_http(server: Guarded, name: str) -> None:
 def test_the_slow_are_cut_off(server: Guarded, sent: bytes) -> None:
     with wire.connect(server.url) as connection:
         connection.sendall(sent)
-        assert wire.closed_within(connection, 25) < 20
+        assert wire.closed_within(connection, 30) < 20
 
 
 def test_slow_readers_stop_nobody(server: Guarded) -> None:
@@ -108,7 +111,7 @@ BODIES: dict[str, bytes] = {
     "1,000 lists": b'{"prompt": ' + b"[" * 1000 + b"]" * 1000 + b"}",
     "a huge integer": b'{"prompt": "a", "max_tokens": ' + b"9" * 100_000 + b"}",
     "a huge exponent": b'{"prompt": "a", "temperature": 1e' + b"9" * 1000 + b"}",
-    "100,000 unknown fields": json.dumps(dict.fromkeys(map(str, range(100_000)), 1)).encode(),
+    "200,000 unknown fields": json.dumps(dict.fromkeys(map(str, range(200_000)), 1)).encode(),
     "a name of 1 MB": json.dumps({"prompt": "a", "x" * (1 << 20): 1}).encode(),
     "comments": b'{"prompt": "a" /* hello */}',
 }
@@ -188,3 +191,64 @@ def test_scanners_find_nothing(server: Guarded, path: str) -> None:
         body = reply.partition(b"\r\n\r\n")[2]
         assert b"root:" not in body
         assert len(body) < 1000
+
+
+def filled(unit: str) -> str:
+    """As many of ``unit`` as a body may have bytes, with commas between."""
+    return ",".join([unit] * ((MAX_BODY_BYTES - 200) // (len(unit) + 1)))
+
+
+FLOODS: dict[str, tuple[str, str]] = {
+    "ids": ("/v1/completions", f'{{"prompt": [{filled("1")}]}}'),
+    "ids of the native route": ("/generate", f'{{"input_ids": [{filled("1")}]}}'),
+    "texts for ids": ("/generate", f'{{"input_ids": [{filled(QUOTES)}]}}'),
+    "empty texts": ("/v1/completions", f'{{"prompt": [{filled(QUOTES)}]}}'),
+    "empty prompts": ("/v1/completions", f'{{"prompt": [{filled("[]")}]}}'),
+    "empty texts to count": ("/tokenize", f'{{"prompt": [{filled(QUOTES)}]}}'),
+    "lists to read": ("/detokenize", f'{{"tokens": [{filled("[]")}]}}'),
+    "texts to read": ("/detokenize", f'{{"tokens": [{filled(QUOTES)}]}}'),
+    "stop strings": ("/v1/completions", f'{{"prompt": "a", "stop": [{filled("1")}]}}'),
+    "stop ids": ("/v1/completions", f'{{"prompt": "a", "stop_token_ids": [{filled(QUOTES)}]}}'),
+    "messages": ("/v1/chat/completions", f'{{"messages": [{filled("{}")}]}}'),
+    "good messages": (
+        "/v1/chat/completions",
+        f'{{"messages": [{filled(json.dumps({"role": "user", "content": ""}))}]}}',
+    ),
+    "messages to count": ("/tokenize", f'{{"messages": [{filled("{}")}]}}'),
+    "parts": (
+        "/v1/chat/completions",
+        '{"messages": [{"role": "user", "content": ['
+        + filled(json.dumps({"type": "text", "text": ""}))
+        + "]}]}",
+    ),
+    "images": (
+        "/v1/chat/completions",
+        '{"messages": [{"role": "user", "content": ['
+        + filled(json.dumps({"type": "image_url", "image_url": {"url": "data:,"}}))
+        + "]}]}",
+    ),
+    "sampling parameters": ("/generate", f'{{"text": "a", "sampling_params": [{filled("{}")}]}}'),
+    "samples of a list": ("/generate", f'{{"text": "a", "rid": [{filled(QUOTES)}]}}'),
+    "one long text": ("/v1/completions", f'{{"prompt": "{"a" * (MAX_BODY_BYTES - 200)}"}}'),
+    "one long message": (
+        "/v1/chat/completions",
+        f'{{"messages": [{{"role": "user", "content": "{"a" * (MAX_BODY_BYTES - 200)}"}}]}}',
+    ),
+    "commas": ("/v1/completions", f'{{"prompt": "{"," * (MAX_BODY_BYTES - 200)}"}}'),
+}
+
+
+def test_floods_of_values_cost_little(server: Guarded) -> None:
+    """As much of one thing as a body can hold: refused, without a stop for everybody else."""
+    with pulse(server.url):
+        for name, (route, body) in FLOODS.items():
+            reply = server.request("POST", route, content=body.encode())
+            assert reply.status_code == 400, (name, reply.text[:300])
+            assert len(reply.content) < 1000, name
+
+
+def test_many_samples_of_a_long_prompt_are_checked_once(server: Guarded) -> None:
+    body = {"prompt": [[7] * (CONTEXT - 1)] * 8, "n": 16, "max_tokens": 1}
+    with pulse(server.url):
+        reply = server.post("/v1/completions", body)
+    assert len(reply.json()["choices"]) == 128

@@ -12,7 +12,7 @@ def connect(url: str) -> socket.socket:
 
 
 def exchange(url: str, data: bytes, *, half_close: bool = False) -> bytes:
-    """Send ``data`` and read until the server closes, or has been silent for two seconds.
+    """Send ``data`` and read a reply, until the server closes, or has been silent for two seconds.
 
     A server that refuses closes while it is still being written to: what it said counts.
     """
@@ -27,13 +27,13 @@ def exchange(url: str, data: bytes, *, half_close: bool = False) -> bytes:
 
 
 def read(connection: socket.socket, silence_s: float) -> bytes:
-    """Everything until the other side closes or says nothing for so long."""
+    """One whole reply, or everything until the other side closes or says nothing for so long."""
     connection.settimeout(silence_s)
     found = bytearray()
     try:
         while part := connection.recv(65536):
             found += part
-            if b"\r\n0\r\n\r\n" in part:
+            if _whole(found):
                 break
     except OSError:
         pass  # silent, or reset
@@ -55,3 +55,11 @@ def closed_within(connection: socket.socket, limit_s: float) -> float:
 def status(reply: bytes) -> int:
     """The status of a reply; 0 if the connection was closed without one."""
     return int(reply.split(b" ", 2)[1]) if reply.startswith(b"HTTP/1.1 ") else 0
+
+
+def _whole(reply: bytearray) -> bool:
+    head, end, body = reply.partition(b"\r\n\r\n")
+    if b"transfer-encoding: chunked" in head:
+        return body.endswith(b"0\r\n\r\n")
+    length = head.lower().partition(b"content-length: ")[2].partition(b"\r")[0]
+    return bool(end and length) and len(body) >= int(length)

@@ -103,7 +103,7 @@ def test_chat_field_is_refused_by_name(service: Service, name: str, value: Any, 
         ({"prompt": "a", "logprobs": True}, "logprobs"),
         ({"prompt": "a", "best_of": 3}, "best_of"),
         ({"prompt": "a", "suffix": "b"}, "suffix"),
-        ({"prompt": ["a"] * 5000}, "n"),
+        ({"prompt": ["a"] * 5000}, "prompt"),
     ],
     ids=lambda v: str(v)[:40],
 )

@@ -26,6 +26,8 @@ MAX_STOP_TOKENS = 1024
 MAX_LOGIT_BIAS = 1024
 MAX_TOP_LOGPROBS = 128
 MAX_N = 128
+MAX_PROMPTS = 4096
+MAX_MESSAGES = 8192
 MAX_SALT_LENGTH = 1024
 MAX_INT32 = 2**31 - 1
 
@@ -231,11 +233,12 @@ class Request:
             InvalidRequest: ids outside the vocabulary, an empty prompt, numbers out of bounds.
             ContextLengthExceeded: prompt and output do not fit.
         """
-        check_token_ids(self.input_ids, vocab_size, param="input_ids")
         if not self.input_ids:
             raise InvalidRequest(
                 "the prompt is empty: at least one token is needed", param="prompt"
             )
+        params = self._fitted(context_length)  # before looking at ids, of which there may be many
+        check_token_ids(self.input_ids, vocab_size, param="input_ids")
         if len(self.salt) > MAX_SALT_LENGTH:
             raise InvalidRequest(
                 f"cache_salt has {len(self.salt)} characters; at most {MAX_SALT_LENGTH}",
@@ -246,6 +249,13 @@ class Request:
             check_token_ids(self.grammar.after, vocab_size, param="grammar")
         check_int("top_logprobs", self.top_logprobs, 0, MAX_TOP_LOGPROBS)
         check_int("priority", self.priority, -MAX_INT32, MAX_INT32)
+        start = self.prompt_logprobs_from
+        if start is not None:
+            check_int("logprob_start_len", start, 0, len(self.input_ids))
+        return replace(self, params=params)
+
+    def _fitted(self, context_length: int) -> SamplingParams:
+        """The parameters with ``max_new_tokens`` resolved."""
         room = context_length - len(self.input_ids)
         wanted = self.params.max_new_tokens
         if room < 0 or (wanted is not None and wanted > room) or (wanted is None and room == 0):
@@ -255,18 +265,14 @@ class Request:
                 f"{len(self.input_ids)} prompt tokens{asked}; shorten the prompt or ask for less",
                 param="prompt",
             )
-        params = self.params if wanted is not None else replace(self.params, max_new_tokens=room)
-        least = params.min_new_tokens
+        least = self.params.min_new_tokens
         if wanted is None and least > room:
             raise ContextLengthExceeded(
                 f"min_new_tokens: got {least}, but a prompt of {len(self.input_ids)} tokens leaves "
                 f"room for {room}",
                 param="min_new_tokens",
             )
-        start = self.prompt_logprobs_from
-        if start is not None:
-            check_int("logprob_start_len", start, 0, len(self.input_ids))
-        return replace(self, params=params)
+        return self.params if wanted is not None else replace(self.params, max_new_tokens=room)
 
 
 def take_grammar(values: dict[str, Any]) -> Grammar | None:
@@ -323,6 +329,16 @@ def check_int(name: str, value: object, low: int, high: int) -> int:
             f"{name}: got {_short(value)}; must be an integer from {low} to {high}", param=name
         )
     return value
+
+
+def check_count(name: str, number: int, limit: int) -> None:
+    """Refuse more than ``limit`` items of something.
+
+    Raises:
+        InvalidRequest: naming ``name``.
+    """
+    if number > limit:
+        raise InvalidRequest(f"{name}: got {number} items; at most {limit}", param=name)
 
 
 def check_float(

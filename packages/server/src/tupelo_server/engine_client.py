@@ -141,10 +141,13 @@ class Frontend:
         for job in jobs:
             if len(job.rid) > MAX_RID_LENGTH:
                 raise InvalidRequest(f"rid: at most {MAX_RID_LENGTH} characters", param="rid")
-            for request in job.requests():
-                request = request.checked(
-                    vocab_size=info.vocab_size, context_length=info.context_length
-                )
+            samples = job.requests()
+            first = samples[0].checked(
+                vocab_size=info.vocab_size, context_length=info.context_length
+            )
+            for sample in samples:  # they differ in their seeds alone: one check is enough
+                params = replace(first.params, seed=sample.params.seed)
+                request = replace(first, params=params)
                 streams.append(self._sample(job, len(streams), request, owner))
         return merge(streams) if len(streams) > 1 else streams[0]
 

@@ -108,11 +108,13 @@ def error_body(error: RequestError, path: str) -> dict[str, Any]:
 
 
 def error_headers(error: RequestError) -> dict[str, str]:
-    """Headers that belong to an error's status: how to authenticate, when to come back."""
+    """Headers that belong to an error: how to authenticate, when to come back, that it is over."""
     if isinstance(error, Unauthorized):
         return {"www-authenticate": "Bearer"}
     if error.status in (429, 503):
         return {"retry-after": str(RETRY_AFTER_S)}
+    if isinstance(error, BodyTimeout | BodyTooLarge):  # the rest of the body is not waited for
+        return {"connection": "close"}
     return {}
 
 

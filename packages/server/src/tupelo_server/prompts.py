@@ -2,10 +2,12 @@
 
 import asyncio
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from tupelo.errors import InvalidRequest
+from tupelo.errors import ContextLengthExceeded, InvalidRequest, QueueFull
+from tupelo.request import MAX_PROMPTS, check_count
 from tupelo.text.templates import TemplateRenderer
 from tupelo.text.tokenizer import Tokenizer
 from tupelo_server.generation import Prompt
@@ -13,17 +15,35 @@ from tupelo_server.generation import Prompt
 _INLINE_CHARS = 2000
 """Up to here a text is encoded on the event loop: it takes less time than a change of threads."""
 
+_RENDERING = 2
+"""Conversations rendered at a time, in threads of their own: where a template is slow, texts and
+everything else go on."""
+_MAX_WAITING = 256
+"""Conversations that wait for their turn; more are refused."""
+
 
 class Prompts:
     """Makes prompts with the tokenizer and the template of the model being served."""
 
     def __init__(
-        self, tokenizer: Tokenizer, renderer: TemplateRenderer, chat_template: str | None = None
+        self,
+        tokenizer: Tokenizer,
+        renderer: TemplateRenderer,
+        chat_template: str | None = None,
+        *,
+        context_length: int | None = None,
     ) -> None:
-        """Use ``chat_template`` (its source) instead of the model's, if given."""
+        """Use ``chat_template`` (its source) instead of the model's, if given.
+
+        Args:
+            context_length: in tokens; a prompt whose text could not fit is not even encoded.
+        """
         self.tokenizer = tokenizer
         self._renderer = renderer
         self._chat_template = chat_template
+        self._context_length = context_length
+        self._threads = ThreadPoolExecutor(_RENDERING, thread_name_prefix="chat-template")
+        self._num_rendering = 0
 
     async def of_texts(
         self, texts: Sequence[str], *, add_special_tokens: bool = True
@@ -31,9 +51,10 @@ class Prompts:
         """Encode texts, long ones in a thread.
 
         Raises:
-            InvalidRequest: a text that is no valid Unicode.
+            InvalidRequest: too many texts, or one that is no valid Unicode.
         """
-        if sum(map(len, texts)) <= _INLINE_CHARS:
+        check_count("prompt", len(texts), MAX_PROMPTS)
+        if sum(map(len, texts)) + len(texts) <= _INLINE_CHARS:
             found = self.tokenizer.encode_batch(texts, add_special_tokens=add_special_tokens)
         else:
             found = await asyncio.to_thread(
@@ -41,10 +62,35 @@ class Prompts:
             )
         return [Prompt(tuple(ids), text) for ids, text in zip(found, texts, strict=True)]
 
+    async def text_of(
+        self, lists: Sequence[Sequence[int]], *, skip_special_tokens: bool = True
+    ) -> list[str]:
+        """The text of each list of ids; long ones in a thread.
+
+        Raises:
+            InvalidRequest: too many lists, or an id outside the vocabulary.
+        """
+        check_count("tokens", len(lists), MAX_PROMPTS)
+
+        def decode() -> list[str]:
+            return [
+                self.tokenizer.decode(ids, skip_special_tokens=skip_special_tokens) for ids in lists
+            ]
+
+        if sum(map(len, lists)) <= _INLINE_CHARS:
+            return decode()
+        return await asyncio.to_thread(decode)
+
     async def of_any(self, prompts: Sequence[str] | Sequence[tuple[int, ...]]) -> list[Prompt]:
-        """Encode texts; take ids as they are."""
+        """Encode texts; take ids as they are.
+
+        Raises:
+            ContextLengthExceeded: a text that is too long, whatever its tokens are.
+            InvalidRequest: see ``of_texts``.
+        """
         texts = [prompt for prompt in prompts if isinstance(prompt, str)]
         if texts:
+            self._check_length(texts)
             return await self.of_texts(texts)
         return [Prompt(prompt) for prompt in prompts if not isinstance(prompt, str)]
 
@@ -60,6 +106,8 @@ class Prompts:
         Raises:
             TemplateError: no template, or it refuses the conversation.
             InvalidRequest: the template's variables are set by ``template_kwargs``.
+            ContextLengthExceeded: the text is too long, whatever its tokens are.
+            QueueFull: too many conversations wait to be rendered.
         """
         template = self._chat_template or self.tokenizer.template_for()
         special: dict[str, Any] = dict(self.tokenizer.special_tokens)
@@ -77,12 +125,41 @@ class Prompts:
             template_kwargs=template_kwargs,
             **special,
         )
-        text = await asyncio.to_thread(render)
+        text = await self._rendered(render)
+        self._check_length([text])
         return (await self.of_texts([text], add_special_tokens=False))[0]
 
     def close(self) -> None:
         """End the template workers."""
         self._renderer.close()
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    async def _rendered(self, render: Callable[[], str]) -> str:
+        if self._num_rendering >= _MAX_WAITING + _RENDERING:
+            raise QueueFull(
+                f"{_MAX_WAITING} conversations wait for the chat template already. Try again later"
+            )
+        self._num_rendering += 1
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._threads, render)
+        finally:
+            self._num_rendering -= 1
+
+    def _check_length(self, texts: Sequence[str]) -> None:
+        """Refuse what could not fit into the context: encoding it would take long.
+
+        The bound is twice what tokens and spaces between them could cover.
+        """
+        if self._context_length is None:
+            return
+        limit = 2 * self._context_length * (self.tokenizer.longest_token + 1)
+        for text in texts:
+            if len(text) > limit:
+                raise ContextLengthExceeded(
+                    f"the model's context is {self._context_length} tokens, but the prompt has "
+                    f"{len(text)} characters; shorten it",
+                    param="prompt",
+                )
 
 
 def _known_roles(

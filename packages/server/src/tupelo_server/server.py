@@ -147,7 +147,9 @@ class Server:
         logger.info("listening on %s; loading the model", url)
         info = await self._engine.start(_Progress())
         tokenizer = await asyncio.to_thread(load_tokenizer, info.tokenizer_path)
-        prompts = Prompts(tokenizer, TemplateRenderer(), self._template)
+        prompts = Prompts(
+            tokenizer, TemplateRenderer(), self._template, context_length=info.context_length
+        )
         self._state.frontend = Frontend(
             self._engine,
             prompts,

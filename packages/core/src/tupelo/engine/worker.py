@@ -44,6 +44,10 @@ MAX_MESSAGES_A_STEP = 256
 POLL_MS = 1
 """Milliseconds between two looks at how long a message is worth waiting for."""
 
+MAX_RECEIVE_S = 0.005
+"""After this long the next step comes before the next message: long prompts take long to decode,
+and others' tokens do not wait for a thousand of them."""
+
 
 class Worker:
     """Sockets, heartbeat and the loop over messages and steps."""
@@ -100,6 +104,8 @@ class Worker:
                 self._take(core)
 
     def _take(self, core: EngineCore) -> None:
+        """Act on the messages that are there, for ``MAX_RECEIVE_S`` at most if steps wait."""
+        stop_s = time.monotonic() + MAX_RECEIVE_S
         for _ in range(MAX_MESSAGES_A_STEP):
             try:
                 data = self._inbox.recv(zmq.NOBLOCK)
@@ -113,6 +119,8 @@ class Worker:
                 continue
             for answer in core.handle(message):
                 self._send(answer)
+            if time.monotonic() > stop_s and core.has_work():
+                return
 
     def _sleep(self) -> None:
         """Until a message comes, or a thread calls ``_wake``."""

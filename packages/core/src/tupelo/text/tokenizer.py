@@ -8,6 +8,7 @@ may be used from several threads at once. Imports no torch.
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from numbers import Integral
 from pathlib import Path
 
@@ -165,6 +166,12 @@ class Tokenizer:
     def token_text(self, token_id: int) -> str:
         """One token alone as text, for lists of alternatives; half a character shows as U+FFFD."""
         return self.bytes_of(token_id).decode("utf-8", "replace")
+
+    @cached_property
+    def longest_token(self) -> int:
+        """Characters of the vocabulary's longest entry. A token stands for no more of them, but
+        for spaces that some tokenizers drop, and words that they do not know."""
+        return max(map(len, self._backend.get_vocab()), default=1)
 
     @property
     def chat_template(self) -> str | None:

@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 from pydantic import Field
 
 from tupelo.errors import InvalidRequest
+from tupelo.request import MAX_MESSAGES, check_count
 from tupelo.text.tokenizer import Tokenizer
 from tupelo_server.generation import Delta
 from tupelo_server.protocol.fields import ANY, COMMON_UNSUPPORTED, SamplingBody
@@ -56,7 +57,7 @@ class ChatBody(SamplingBody):
 
     unsupported: ClassVar[Mapping[str, tuple[Any, ...]]] = _UNSUPPORTED
 
-    messages: list[dict[str, Any]] = Field(min_length=1)
+    messages: list[dict[str, Any]] = Field(min_length=1, max_length=MAX_MESSAGES)
     max_tokens: int | None = None
     max_completion_tokens: int | None = None
     logprobs: bool = False
@@ -108,6 +109,7 @@ class ChatBody(SamplingBody):
         Raises:
             InvalidRequest: a role, a field or a part that this server does not take.
         """
+        check_count("messages", _num_parts(self.messages), MAX_MESSAGES)
         messages = [_message(f"messages[{i}]", m) for i, m in enumerate(self.messages)]
         if self.continue_final_message and messages[-1]["role"] != "assistant":
             raise InvalidRequest(
@@ -177,6 +179,12 @@ def chat_reply(reply: Reply, choices: ChatChoices, deltas: list[Delta]) -> dict[
     """The unstreamed reply."""
     reply.count(deltas)
     return {**reply.body([choices.whole(delta) for delta in deltas]), "usage": reply.usage()}
+
+
+def _num_parts(messages: list[dict[str, Any]]) -> int:
+    """Messages, where one in parts counts as many as it has."""
+    contents = (message.get("content") for message in messages)
+    return sum(len(c) if isinstance(c, list) else 1 for c in contents)
 
 
 def _message(place: str, message: dict[str, Any]) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 from tupelo.errors import InvalidRequest
-from tupelo.request import MAX_TOP_LOGPROBS, check_int
+from tupelo.request import MAX_PROMPTS, MAX_TOP_LOGPROBS, check_count, check_int
 from tupelo.text.tokenizer import Tokenizer
 from tupelo_server.generation import Delta, Job, Prompt
 from tupelo_server.protocol.fields import ANY, COMMON_UNSUPPORTED, SamplingBody
@@ -60,6 +60,8 @@ def split_prompts(value: Any, param: str = "prompt") -> list[str] | list[tuple[i
     if isinstance(value, str):
         return [value]
     if isinstance(value, list) and value:
+        if type(value[0]) is not int:
+            check_count(param, len(value), MAX_PROMPTS)
         if all(isinstance(item, str) for item in value):
             return list(value)
         if all(type(item) is int for item in value):

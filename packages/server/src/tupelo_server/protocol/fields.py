@@ -6,13 +6,19 @@ Types are pydantic's, strict, unknown fields refused. Numeric bounds are not che
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, ClassVar, Self
+from typing import Annotated, Any, ClassVar, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler
+from pydantic_core import CoreSchema
 
 from tupelo.errors import InvalidRequest, RequestError
-from tupelo.request import SamplingParams
-from tupelo_server.wire import validate
+from tupelo.request import MAX_PROMPTS, SamplingParams
+from tupelo_server.wire import stop_at_first_error, validate
+
+Texts = str | Annotated[list[str], Field(max_length=MAX_PROMPTS)]
+"""One text or several."""
+Ids = list[int] | Annotated[list[list[int]], Field(max_length=MAX_PROMPTS)]
+"""Token ids of one prompt or of several."""
 
 Tolerated = Mapping[str, tuple[Any, ...]]
 """Fields that are known and not supported, with the values of each that ask for nothing."""
@@ -73,6 +79,11 @@ class Body(BaseModel):
         """
         return validate(cls, screen(values, cls.unsupported))
 
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        schema: CoreSchema = stop_at_first_error(handler(source))
+        return schema
+
 
 class StreamOptions(Body):
     """OpenAI's ``stream_options``."""
@@ -97,7 +108,9 @@ class SamplingBody(Body):
     frequency_penalty: float | None = None
     presence_penalty: float | None = None
     repetition_penalty: float | None = None
-    logit_bias: dict[str, float] | None = None
+    logit_bias: dict[str, Any] | None = Field(
+        default=None, json_schema_extra={"additionalProperties": {"type": "number"}}
+    )
     seed: int | None = None
     stop: str | list[str] | None = None
     stop_token_ids: list[int] | None = None

@@ -13,6 +13,8 @@ from tupelo_server.protocol.fields import (
     ANY,
     COMMON_UNSUPPORTED,
     Body,
+    Ids,
+    Texts,
     check_priority,
     checked_sampling,
     one_salt,
@@ -39,8 +41,8 @@ class GenerateBody(Body):
 
     unsupported: ClassVar[Mapping[str, tuple[Any, ...]]] = _UNSUPPORTED
 
-    text: str | list[str] | None = None
-    input_ids: list[int] | list[list[int]] | None = None
+    text: Texts | None = None
+    input_ids: Ids | None = None
     sampling_params: dict[str, Any] | list[dict[str, Any]] | None = None
     rid: str | list[str] | None = None
     stream: bool = False

@@ -3,7 +3,10 @@
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from tupelo_server.protocol.fields import Body
+from pydantic import Field
+
+from tupelo.request import MAX_MESSAGES
+from tupelo_server.protocol.fields import Body, Ids, Texts
 
 
 class TokenizeBody(Body):
@@ -12,8 +15,8 @@ class TokenizeBody(Body):
     unsupported: ClassVar[Mapping[str, tuple[Any, ...]]] = {"tools": ()}
 
     model: str = ""
-    prompt: str | list[str] | None = None
-    messages: list[dict[str, Any]] | None = None
+    prompt: Texts | None = None
+    messages: list[dict[str, Any]] | None = Field(default=None, max_length=MAX_MESSAGES)
     add_special_tokens: bool = True
     chat_template_kwargs: dict[str, Any] | None = None
 
@@ -24,5 +27,5 @@ class DetokenizeBody(Body):
     unsupported: ClassVar[Mapping[str, tuple[Any, ...]]] = {}
 
     model: str = ""
-    tokens: list[int] | list[list[int]]
+    tokens: Ids
     skip_special_tokens: bool = True

@@ -50,13 +50,10 @@ async def detokenize(request: Request) -> Response:
     state, frontend = state_of(request), frontend_of(request)
     body = DetokenizeBody.parse(await read_object(request, state.config.request_timeout_s))
     several = bool(body.tokens) and isinstance(body.tokens[0], list)
-    lists = body.tokens if several else [body.tokens]
-    texts = [
-        frontend.prompts.tokenizer.decode(
-            [token for token in ids if isinstance(token, int)],
-            skip_special_tokens=body.skip_special_tokens,
-        )
-        for ids in lists
+    lists = [
+        [token for token in ids if isinstance(token, int)]
+        for ids in (body.tokens if several else [body.tokens])
         if isinstance(ids, list)
     ]
+    texts = await frontend.prompts.text_of(lists, skip_special_tokens=body.skip_special_tokens)
     return JsonResponse({"text": texts if several else texts[0]})
