@@ -50,6 +50,9 @@ class ServerConfig:
         (), "origins whose web pages may use the API, such as https://app.example.org, or *"
     )
     chat_template: str = option("", "file with the chat template to use instead of the model's")
+    trust_request_chat_template: bool = option(
+        False, "render chat templates that requests bring, in the sandbox of the model's own"
+    )
     weight_version: str = option("default", "name of the weights, which replies tell")
     max_body_bytes: int = option(32 << 20, "largest request body in bytes", low=1)
     request_timeout_s: float = option(

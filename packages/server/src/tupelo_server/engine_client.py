@@ -179,13 +179,15 @@ class Frontend:
     async def _sample(
         self, job: Job, index: int, request: Request, owner: str
     ) -> AsyncGenerator[Delta, None]:
+        stream = SampleStream(
+            job, index, self.prompts.tokenizer
+        )  # may refuse: nothing is noted yet
         about = context()
         rid = f"s{next(self._numbers)}"
         key = (owner, job.rid)
         self._live.setdefault(key, set()).add(rid)
         self._idle.clear()
         clock = SampleClock(self._metrics, about, len(job.prompt.ids), streamed=job.stream)
-        stream = SampleStream(job, index, self.prompts.tokenizer)
         log = self.log.begin(job, rid, self.prompts.tokenizer)
         timers = self._timers(rid, about)
         ended = False

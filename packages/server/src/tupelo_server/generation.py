@@ -35,6 +35,7 @@ class Job:
         rid: the id that its client sees and may abort it by.
         stream: whether text is wanted as it comes.
         stream_interval: tokens of a ``Delta`` at least, but for the last.
+        logged: whether it may stand in the request log.
     """
 
     prompt: Prompt
@@ -48,6 +49,7 @@ class Job:
     top_logprobs: int = 0
     prompt_logprobs_from: int | None = None
     grammar: Grammar | None = None
+    logged: bool = True
 
     def requests(self) -> list[Request]:
         """A request for each sample, without an id. Sample i uses ``derived_seed(seed, i)``.

@@ -98,10 +98,15 @@ class Prompts:
         self,
         messages: Sequence[Mapping[str, Any]],
         *,
+        add_generation_prompt: bool = True,
         continue_final_message: bool = False,
+        template: str | None = None,
         template_kwargs: Mapping[str, Any] | None = None,
     ) -> Prompt:
         """Render a conversation and encode it.
+
+        Args:
+            template: source of the one to use; None means the server's, or the model's.
 
         Raises:
             TemplateError: no template, or it refuses the conversation.
@@ -109,7 +114,7 @@ class Prompts:
             ContextLengthExceeded: the text is too long, whatever its tokens are.
             QueueFull: too many conversations wait to be rendered.
         """
-        template = self._chat_template or self.tokenizer.template_for()
+        template = template or self._chat_template or self.tokenizer.template_for()
         special: dict[str, Any] = dict(self.tokenizer.special_tokens)
         taken = sorted(set(template_kwargs or ()) & set(special))
         if taken:
@@ -120,7 +125,7 @@ class Prompts:
             self._renderer.render,
             template,
             messages=_known_roles(messages, template),
-            add_generation_prompt=not continue_final_message,
+            add_generation_prompt=add_generation_prompt,
             continue_final_message=continue_final_message,
             template_kwargs=template_kwargs,
             **special,

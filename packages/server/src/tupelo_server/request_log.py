@@ -31,7 +31,8 @@ class RequestLog:
 
     def begin(self, job: Job, rid: str, tokenizer: Tokenizer) -> "SampleLog | None":
         """A sample begins; None where nothing is logged."""
-        return SampleLog(job, rid, tokenizer, self.level) if self.enabled else None
+        wanted = self.enabled and job.logged
+        return SampleLog(job, rid, tokenizer, self.level) if wanted else None
 
 
 class SampleLog:
@@ -96,5 +97,6 @@ def _params(job: Job, *, texts: bool) -> dict[str, Any]:
     params["priority"] = job.priority
     params["grammar"] = None if job.grammar is None else str(job.grammar)
     if not texts:
-        params |= {"stop": len(job.params.stop), "grammar": job.grammar is not None}
+        params |= {"stop": len(job.params.stop), "stop_regex": len(job.params.stop_regex)}
+        params["grammar"] = job.grammar is not None
     return params

@@ -1,6 +1,7 @@
 """Bodies of ``/v1/chat/completions``."""
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any, ClassVar
 
 from pydantic import Field
@@ -8,9 +9,10 @@ from pydantic import Field
 from tupelo.errors import InvalidRequest
 from tupelo.request import MAX_MESSAGES, check_count
 from tupelo.text.tokenizer import Tokenizer
-from tupelo_server.generation import Delta
+from tupelo_server.generation import Delta, Job
 from tupelo_server.protocol.fields import ANY, COMMON_UNSUPPORTED, SamplingBody
-from tupelo_server.protocol.openai import Reply, finish_fields
+from tupelo_server.protocol.meta import MetaInfo
+from tupelo_server.protocol.openai import finish_fields
 from tupelo_server.rows import Row
 
 ROLES = ("system", "developer", "user", "assistant")
@@ -35,7 +37,6 @@ _UNSUPPORTED: Mapping[str, tuple[Any, ...]] = {
     "tool_choice": ("none", "auto"),
     "functions": (),
     "function_call": ("none", "auto"),
-    "response_format": ({"type": "text"},),
     "modalities": (["text"],),
     "audio": (),
     "moderation": (),
@@ -44,9 +45,17 @@ _UNSUPPORTED: Mapping[str, tuple[Any, ...]] = {
     "reasoning": (),
     "verbosity": (),
     "web_search_options": (),
-    "input_ids": (),
-    "chat_template": (),
     "echo": (),
+    "suffix": (),
+    "thinking": (),
+    "task": (),
+    "max_dynamic_patch": (),
+    "min_dynamic_patch": (),
+    "use_audio_in_video": (),
+    "return_input_ids_in_sglext": (),
+    "return_output_ids_in_sglext": (),
+    "return_flat_raw_output_top_logprobs": (),
+    "sampling_logprobs_mode": (),
     "best_of": (1,),
 }
 """What has no effect by its definition (``ANY``), or asks for nothing at these values."""
@@ -62,8 +71,15 @@ class ChatBody(SamplingBody):
     max_completion_tokens: int | None = None
     logprobs: bool = False
     top_logprobs: int | None = None
-    continue_final_message: bool = False
+    input_ids: list[int] | None = Field(
+        default=None, description="the prompt as it is; messages are not rendered then"
+    )
+    chat_template: str | None = None
     chat_template_kwargs: dict[str, Any] | None = None
+    add_generation_prompt: bool | None = None
+    continue_final_message: bool = False
+    return_prompt_token_ids: bool = False
+    return_meta_info: bool = False
 
     @classmethod
     def parse(cls, values: dict[str, Any]) -> "ChatBody":
@@ -103,6 +119,47 @@ class ChatBody(SamplingBody):
             raise InvalidRequest("top_logprobs needs logprobs to be true", param="top_logprobs")
         return self.top_logprobs or 0
 
+    def template(self, *, trusted: bool) -> tuple[str | None, dict[str, Any]]:
+        """The chat template that the client brings, if any, and its variables.
+
+        Args:
+            trusted: whether this server renders templates of clients.
+
+        Raises:
+            InvalidRequest: it does not, or there are two.
+        """
+        variables = dict(self.chat_template_kwargs or {})
+        inner = variables.pop("chat_template", None)
+        if inner is not None and (self.chat_template or not isinstance(inner, str)):
+            raise InvalidRequest(
+                "chat_template_kwargs.chat_template: must be a string, and the only template",
+                param="chat_template_kwargs",
+            )
+        found = self.chat_template or inner or None
+        if found and not trusted:
+            raise InvalidRequest(
+                "chat_template: this server renders no templates of clients; its option "
+                "--trust-request-chat-template makes it",
+                param="chat_template",
+            )
+        return found, variables
+
+    @property
+    def opens_reply(self) -> bool:
+        """Whether the prompt ends with the opening of the assistant's turn.
+
+        Raises:
+            InvalidRequest: it shall, and the last message shall go on.
+        """
+        if self.add_generation_prompt and self.continue_final_message:
+            raise InvalidRequest(
+                "add_generation_prompt and continue_final_message exclude each other",
+                param="add_generation_prompt",
+            )
+        if self.add_generation_prompt is None:
+            return not self.continue_final_message
+        return self.add_generation_prompt
+
     def checked_messages(self) -> list[dict[str, Any]]:
         """The conversation, without nulls.
 
@@ -120,32 +177,82 @@ class ChatBody(SamplingBody):
 
 
 class ChatChoices:
-    """Turns deltas into the choices of a reply, or of its chunks."""
+    """Turns deltas into the choices of a reply, or of its chunks.
 
-    def __init__(self, tokenizer: Tokenizer, *, logprobs: bool) -> None:
+    Args:
+        tokenizer: of the model. job: what is replied to.
+        logprobs: whether choices have log-probabilities.
+        prompt_ids, token_ids: whether they tell the ids of the prompt, and of their own tokens.
+        meta: describes samples as the native API does; None for replies that do not.
+    """
+
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        job: Job,
+        *,
+        logprobs: bool,
+        prompt_ids: bool = False,
+        token_ids: bool = False,
+        meta: MetaInfo | None = None,
+    ) -> None:
         self._tokenizer = tokenizer
         self._logprobs = logprobs
+        self._prompt_ids = job.prompt.ids if prompt_ids else None
+        self._token_ids = token_ids
+        self._meta = meta
         self._begun: set[int] = set()
+        self._so_far: dict[int, Delta] = {}
 
     def whole(self, delta: Delta) -> dict[str, Any]:
         """The choice of a folded sample."""
-        return {
+        choice = {
             "index": delta.index,
             "message": {"role": "assistant", "content": delta.text, "refusal": None},
             "logprobs": self._rows(delta.rows) if self._logprobs else None,
             **finish_fields(delta),
         }
+        if self._prompt_ids is not None:
+            choice["prompt_token_ids"] = self._prompt_ids
+        if self._token_ids:
+            choice["response_token_ids"] = delta.token_ids
+        if self._meta is not None:
+            choice["meta_info"] = self._meta.of(delta)
+        return choice
 
     def chunks(self, delta: Delta) -> Iterator[dict[str, Any]]:
-        """The role first, then what is new, at last the reason of the end on its own."""
+        """The role first, then what is new, at last the reason of the end on its own.
+
+        Ids of the prompt come with the role, the sample's own with what they made, and
+        ``meta_info`` with the end.
+        """
         if delta.index not in self._begun:
             self._begun.add(delta.index)
-            yield self._chunk(delta.index, {"role": "assistant", "content": ""})
-        if delta.text or delta.rows:
+            opening = self._chunk(delta.index, {"role": "assistant", "content": ""})
+            if self._prompt_ids is not None:
+                opening["prompt_token_ids"] = self._prompt_ids
+            yield opening
+        if delta.text or delta.rows or (self._token_ids and delta.token_ids):
             rows = self._rows(delta.rows) if self._logprobs else None
-            yield self._chunk(delta.index, {"content": delta.text}, rows)
+            chunk = self._chunk(delta.index, {"content": delta.text}, rows)
+            if self._token_ids:
+                chunk["response_token_ids"] = delta.token_ids
+            yield chunk
+        meta = None if self._meta is None else self._meta.of(self._fold(delta))
         if delta.end is not None:
-            yield {**self._chunk(delta.index, {}), **finish_fields(delta)}
+            last = {**self._chunk(delta.index, {}), **finish_fields(delta)}
+            yield last if meta is None else {**last, "meta_info": meta}
+
+    def _fold(self, delta: Delta) -> Delta:
+        """Everything so far of a sample."""
+        known = self._so_far.get(delta.index)
+        if known is None:
+            known = self._so_far[delta.index] = replace(
+                delta, rows=list(delta.rows), token_ids=list(delta.token_ids)
+            )
+        else:
+            known.add(delta)
+        return known
 
     def _chunk(self, index: int, delta: dict[str, Any], rows: Any = None) -> dict[str, Any]:
         return {
@@ -173,12 +280,6 @@ class ChatChoices:
                 for token_id, logprob in row.top
             ],
         }
-
-
-def chat_reply(reply: Reply, choices: ChatChoices, deltas: list[Delta]) -> dict[str, Any]:
-    """The unstreamed reply."""
-    reply.count(deltas)
-    return {**reply.body([choices.whole(delta) for delta in deltas]), "usage": reply.usage()}
 
 
 def _num_parts(messages: list[dict[str, Any]]) -> int:

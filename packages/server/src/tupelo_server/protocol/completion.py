@@ -1,14 +1,15 @@
 """Bodies of ``/v1/completions``."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, ClassVar
 
 from tupelo.errors import InvalidRequest
-from tupelo.request import MAX_PROMPTS, MAX_TOP_LOGPROBS, check_count, check_int
+from tupelo.request import MAX_N, MAX_PROMPTS, MAX_TOP_LOGPROBS, check_count, check_int
 from tupelo.text.tokenizer import Tokenizer
 from tupelo_server.generation import Delta, Job, Prompt
 from tupelo_server.protocol.fields import ANY, COMMON_UNSUPPORTED, SamplingBody
-from tupelo_server.protocol.openai import Reply, finish_fields
+from tupelo_server.protocol.openai import finish_fields
 from tupelo_server.rows import Row
 
 _UNSUPPORTED: Mapping[str, tuple[Any, ...]] = {
@@ -16,7 +17,6 @@ _UNSUPPORTED: Mapping[str, tuple[Any, ...]] = {
     "user": ANY,
     "metadata": ANY,
     "suffix": (),
-    "response_format": ({"type": "text"},),
 }
 
 
@@ -40,15 +40,22 @@ class CompletionBody(SamplingBody):
         """Check what spans fields.
 
         Raises:
-            InvalidRequest: too many ``logprobs``, or a ``best_of`` that is not ``n``.
+            InvalidRequest: too many ``logprobs``, or a ``best_of`` that is not to be had.
         """
         if self.logprobs is not None:
             check_int("logprobs", self.logprobs, 0, MAX_TOP_LOGPROBS)
-        if self.best_of is not None and self.best_of != self.n:
+        check_int("n", self.n, 1, MAX_N)
+        check_int("best_of", self.num_drawn, self.n, MAX_N)
+        if self.stream and self.num_drawn > self.n:
             raise InvalidRequest(
-                f"best_of: got {self.best_of}; only the value of n ({self.n}) is supported",
+                "best_of: which samples are the best is known at the end; it cannot be streamed",
                 param="best_of",
             )
+
+    @property
+    def num_drawn(self) -> int:
+        """Samples that are generated for each prompt, of which the best ``n`` are returned."""
+        return self.n if self.best_of is None else self.best_of
 
 
 def split_prompts(value: Any, param: str = "prompt") -> list[str] | list[tuple[int, ...]]:
@@ -78,15 +85,26 @@ def split_prompts(value: Any, param: str = "prompt") -> list[str] | list[tuple[i
 
 
 class CompletionChoices:
-    """Turns deltas into the choices of a reply, or of its chunks."""
+    """Turns deltas into the choices of a reply, or of its chunks.
+
+    Attributes:
+        token_ids: whether choices tell the ids of their tokens, and of their prompt once.
+    """
 
     def __init__(
-        self, tokenizer: Tokenizer, jobs: Sequence[Job], *, echo: bool, logprobs: bool
+        self,
+        tokenizer: Tokenizer,
+        jobs: Sequence[Job],
+        *,
+        echo: bool,
+        logprobs: bool,
+        token_ids: bool = False,
     ) -> None:
         self._tokenizer = tokenizer
         self._jobs = [job for job in jobs for _ in range(job.params.n)]
         self._echo = echo
         self._logprobs = logprobs
+        self.token_ids = token_ids
         self._offsets: dict[int, int] = {}
 
     def choice(self, delta: Delta) -> dict[str, Any]:
@@ -101,12 +119,17 @@ class CompletionChoices:
                 self._offsets[delta.index] = offset = len(echoed)
         if self._echo and delta.prompt_rows is not None:
             rows = [*delta.prompt_rows, *rows]
-        return {
+        choice = {
             "index": delta.index,
             "text": text,
             "logprobs": self._rows(delta.index, offset, rows) if self._logprobs else None,
             **finish_fields(delta),
         }
+        if self.token_ids:
+            choice["token_ids"] = delta.token_ids
+            if first:
+                choice["prompt_token_ids"] = self._jobs[delta.index].prompt.ids
+        return choice
 
     def _echoed(self, prompt: Prompt) -> str:
         return self._tokenizer.decode(prompt.ids) if prompt.text is None else prompt.text
@@ -139,9 +162,18 @@ class CompletionChoices:
         return found
 
 
-def completion_reply(
-    reply: Reply, choices: CompletionChoices, deltas: list[Delta]
-) -> dict[str, Any]:
-    """The unstreamed reply."""
-    reply.count(deltas)
-    return {**reply.body([choices.choice(delta) for delta in deltas]), "usage": reply.usage()}
+def best_of(deltas: Sequence[Delta], jobs: Sequence[Job], n: int) -> list[Delta]:
+    """Of the samples of each job the ``n`` with the highest mean log-probability of their tokens,
+    the best first, numbered anew."""
+    chosen: list[Delta] = []
+    start = 0
+    for job in jobs:
+        drawn = deltas[start : start + job.params.n]
+        start += job.params.n
+        chosen += sorted(drawn, key=_mean_logprob, reverse=True)[:n]
+    return [replace(delta, index=index) for index, delta in enumerate(chosen)]
+
+
+def _mean_logprob(delta: Delta) -> float:
+    values = [row.logprob for row in delta.rows if row.logprob is not None]
+    return sum(values) / len(values) if values else 0.0

@@ -4,6 +4,7 @@ Types are pydantic's, strict, unknown fields refused. Numeric bounds are not che
 ``tupelo.request``, the one table of them. An explicit null means the default.
 """
 
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Annotated, Any, ClassVar, Self
@@ -12,7 +13,8 @@ from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler
 from pydantic_core import CoreSchema
 
 from tupelo.errors import InvalidRequest, RequestError
-from tupelo.request import MAX_PROMPTS, SamplingParams
+from tupelo.request import MAX_PROMPTS, Grammar, SamplingParams
+from tupelo_server.protocol.grammar import GRAMMAR_FIELDS, grammar_of
 from tupelo_server.wire import stop_at_first_error, validate
 
 Texts = str | Annotated[list[str], Field(max_length=MAX_PROMPTS)]
@@ -26,16 +28,14 @@ Tolerated = Mapping[str, tuple[Any, ...]]
 ANY: tuple[Any, ...] = (object,)
 """In a table of tolerated values: every value."""
 
-_GRAMMAR = ("regex", "ebnf", "json_schema", "structural_tag", "stop_regex", "guided_json")
 _LATER = (
-    *_GRAMMAR, "lora_path", "session_id", "session_params", "custom_params",
-    "custom_logit_processor", "data_parallel_rank", "routed_dp_rank", "return_hidden_states",
-    "return_routed_experts", "return_token_ids", "return_prompt_token_ids", "return_meta_info",
-    "return_cached_tokens_details", "mm_processor_kwargs", "images_config", "video_config",
-    "bootstrap_host", "bootstrap_port", "bootstrap_room", "beam_width", "use_beam_search",
-    "watermark", "token_ids_logprob", "max_thinking_tokens", "require_reasoning",
-    "return_entropy", "return_sampling_mask", "input_embeds", "image_data", "video_data",
-    "audio_data",
+    "lora_path", "session_id", "session_params", "custom_params", "custom_logit_processor",
+    "data_parallel_rank", "routed_dp_rank", "return_hidden_states", "return_routed_experts",
+    "routed_experts_start_len", "return_spec_tokens_details", "mm_processor_kwargs",
+    "images_config", "video_config", "bootstrap_host", "bootstrap_port", "bootstrap_room",
+    "beam_width", "use_beam_search", "watermark", "token_ids_logprob", "max_thinking_tokens",
+    "require_reasoning", "return_entropy", "return_sampling_mask", "input_embeds", "image_data",
+    "video_data", "audio_data", "custom_labels",
 )  # fmt: skip
 
 COMMON_UNSUPPORTED: Mapping[str, tuple[Any, ...]] = dict.fromkeys(_LATER, ())
@@ -113,16 +113,24 @@ class SamplingBody(Body):
     )
     seed: int | None = None
     stop: str | list[str] | None = None
+    stop_regex: str | list[str] | None = None
     stop_token_ids: list[int] | None = None
     min_tokens: int | None = None
     ignore_eos: bool | None = None
     no_stop_trim: bool | None = None
     skip_special_tokens: bool | None = None
     spaces_between_special_tokens: bool | None = None
-    rid: str | None = None
-    cache_salt: str | None = None
-    extra_key: str | None = None
+    response_format: dict[str, Any] | None = None
+    json_schema: str | dict[str, Any] | None = None
+    regex: str | None = None
+    ebnf: str | None = None
+    structural_tag: str | dict[str, Any] | None = None
+    rid: Texts | None = None
+    cache_salt: Texts | None = None
+    extra_key: Texts | None = None
     priority: int | None = Field(default=None, description="needs the priority policy")
+    return_token_ids: bool = False
+    return_cached_tokens_details: bool = False
 
     @property
     def options(self) -> StreamOptions:
@@ -138,13 +146,31 @@ class SamplingBody(Body):
         return StreamOptions.parse(self.stream_options)
 
     @property
-    def salt(self) -> str:
-        """The cache namespace.
+    def grammar(self) -> Grammar | None:
+        """What the output must look like.
 
         Raises:
-            InvalidRequest: both of its names are given.
+            InvalidRequest: several fields say it, or one says it wrongly.
         """
-        return one_salt(self.cache_salt, self.extra_key)
+        fields = {name: getattr(self, name) for name in GRAMMAR_FIELDS}
+        return grammar_of(fields, self.response_format)
+
+    def salts(self, count: int) -> list[str]:
+        """The cache namespace of each of ``count`` prompts.
+
+        Raises:
+            InvalidRequest: both of its names are given, or a list of another length.
+        """
+        given = each("cache_salt", self.cache_salt, count), each("extra_key", self.extra_key, count)
+        return [one_salt(salt, key) for salt, key in zip(*given, strict=True)]
+
+    def rids(self, reply_id: str, count: int) -> list[str]:
+        """The id that the client may abort each of ``count`` prompts by: its own, or the reply's.
+
+        Raises:
+            InvalidRequest: a list of another length.
+        """
+        return [rid or reply_id for rid in each("rid", self.rid, count)]
 
     def sampling(
         self,
@@ -170,6 +196,19 @@ class SamplingBody(Body):
         return checked_sampling(values, names, vocab_size)
 
 
+def each(name: str, value: Any, count: int) -> list[Any]:
+    """One value for each of ``count`` prompts, where a list in place of a value has one a prompt.
+
+    Raises:
+        InvalidRequest: a list of another length.
+    """
+    if not isinstance(value, list):
+        return [value] * count
+    if len(value) != count:
+        raise InvalidRequest(f"{name}: got a list of {len(value)} for {count} prompts", param=name)
+    return value
+
+
 def one_salt(cache_salt: str | None, extra_key: str | None) -> str:
     """The salt under either of its names.
 
@@ -193,14 +232,17 @@ def checked_sampling(
 
 @contextmanager
 def client_names(names: Mapping[str, str]) -> Iterator[None]:
-    """Errors about fields of core name them as the client does."""
+    """Errors about fields of core name them as the client does; in their text too, but for words
+    that may stand there for themselves."""
     try:
         yield
     except RequestError as error:
-        core = error.param
-        if core is not None and core in names:
-            error.args = (str(error).replace(core, names[core]),)
-            error.param = names[core]
+        text = str(error)
+        for core, name in names.items():
+            pattern = rf"\b{core}\b" if "_" in core else rf"^{core}(?=:)"
+            text = re.sub(pattern, name, text)
+        error.args = (text,)
+        error.param = names.get(error.param or "", error.param)
         raise
 
 
@@ -236,7 +278,8 @@ def check_priority(priority: int | None, policy: str) -> int:
 
 _SAMPLING = (
     "n", "temperature", "top_p", "top_k", "min_p", "frequency_penalty", "presence_penalty",
-    "repetition_penalty", "logit_bias", "seed", "stop", "stop_token_ids", "min_tokens",
-    "ignore_eos", "no_stop_trim", "skip_special_tokens", "spaces_between_special_tokens",
+    "repetition_penalty", "logit_bias", "seed", "stop", "stop_regex", "stop_token_ids",
+    "min_tokens", "ignore_eos", "no_stop_trim", "skip_special_tokens",
+    "spaces_between_special_tokens",
 )  # fmt: skip
 _CORE_NAMES = {"min_tokens": "min_new_tokens"}

@@ -21,14 +21,18 @@ class Reply:
 
     Attributes:
         kind: the ``object`` of the reply or of its chunks.
+        weight_version: the operator's name for the weights.
         cache_report: whether usage tells of cached tokens.
+        cached_details: whether ``sglext`` tells where they were.
     """
 
     id: str
     kind: str
     model: str
     jobs: Sequence[Job]
+    weight_version: str
     cache_report: bool = False
+    cached_details: bool = False
     created: int = field(default_factory=lambda: int(time.time()))
     _generated: dict[int, int] = field(default_factory=dict)
     _cached: dict[int, int] = field(default_factory=dict)
@@ -49,6 +53,25 @@ class Reply:
             "choices": choices,
         }
 
+    def whole(self, choices: list[dict[str, Any]]) -> dict[str, Any]:
+        """A reply that is not streamed."""
+        reply = {
+            **self.body(choices),
+            "usage": self.usage(),
+            "metadata": {"weight_version": self.weight_version},
+        }
+        return {**reply, "sglext": self._extension()} if self.cached_details else reply
+
+    def last_chunks(self, *, usage: bool) -> Iterable[dict[str, Any]]:
+        """What follows the last choice of a stream."""
+        if self.cached_details:
+            yield {**self.body([]), "sglext": self._extension()}
+        if usage:
+            yield {**self.body([]), "usage": self.usage()}
+
+    def _extension(self) -> dict[str, Any]:
+        return {"cached_tokens_details": {"device": self._num_cached(), "host": 0}}
+
     def usage(self) -> dict[str, Any]:
         """Tokens so far: each prompt once, and every sample's tokens up to its cut.
 
@@ -62,9 +85,11 @@ class Reply:
             "total_tokens": prompt_tokens + completion_tokens,
         }
         if self.cache_report:
-            cached = sum(self._cached.get(index, 0) for index in self._first_samples())
-            usage["prompt_tokens_details"] = {"cached_tokens": cached}
+            usage["prompt_tokens_details"] = {"cached_tokens": self._num_cached()}
         return usage
+
+    def _num_cached(self) -> int:
+        return sum(self._cached.get(index, 0) for index in self._first_samples())
 
     def _first_samples(self) -> Iterable[int]:
         index = 0

@@ -19,6 +19,8 @@ class TokenizeBody(Body):
     messages: list[dict[str, Any]] | None = Field(default=None, max_length=MAX_MESSAGES)
     add_special_tokens: bool = True
     chat_template_kwargs: dict[str, Any] | None = None
+    add_generation_prompt: bool | None = None
+    continue_final_message: bool = False
 
 
 class DetokenizeBody(Body):

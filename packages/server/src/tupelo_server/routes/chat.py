@@ -9,18 +9,22 @@ from starlette.responses import Response
 
 from tupelo_server.connection import EventStream, event, while_connected
 from tupelo_server.engine_client import Frontend
-from tupelo_server.generation import Delta, Job
-from tupelo_server.protocol.chat import ChatBody, ChatChoices, chat_reply
+from tupelo_server.generation import Delta, Job, Prompt
+from tupelo_server.protocol.chat import ChatBody, ChatChoices
 from tupelo_server.protocol.fields import (
     StreamOptions,
     check_priority,
+    client_names,
     documents,
 )
+from tupelo_server.protocol.meta import MetaInfo
 from tupelo_server.protocol.openai import Reply, new_id
 from tupelo_server.state import ServerState, frontend_of, owner_of, state_of
 from tupelo_server.wire import JsonResponse, read_object
 
 router = APIRouter()
+
+_NAMES = {"prompt": "messages"}
 
 
 @router.post("/v1/chat/completions", openapi_extra=documents(ChatBody))
@@ -36,37 +40,64 @@ async def chat_completions(request: Request) -> Response:
         kind="chat.completion.chunk" if body.stream else "chat.completion",
         model=body.model or state.model_name,
         jobs=[job],
+        weight_version=state.weight_version,
         cache_report=state.config.enable_cache_report,
+        cached_details=body.return_cached_tokens_details,
     )
-    choices = ChatChoices(frontend.prompts.tokenizer, logprobs=body.logprobs)
-    if body.stream:
-        deltas = frontend.run([job], owner_of(request))
-        return EventStream(_events(reply, choices, deltas, options))
-    found = await while_connected(request.receive, frontend.collect([job], owner_of(request)))
-    return JsonResponse(chat_reply(reply, choices, found))
+    tokenizer = frontend.prompts.tokenizer
+    meta = MetaInfo([job], tokenizer, weight_version=state.weight_version)
+    choices = ChatChoices(
+        tokenizer,
+        job,
+        logprobs=body.logprobs,
+        prompt_ids=body.return_prompt_token_ids or body.return_token_ids,
+        token_ids=body.return_token_ids,
+        meta=meta if body.return_meta_info else None,
+    )
+    with client_names(_NAMES):
+        if body.stream:
+            deltas = frontend.run([job], owner_of(request))
+            return EventStream(_events(reply, choices, deltas, options))
+        found = await while_connected(request.receive, frontend.collect([job], owner_of(request)))
+    reply.count(found)
+    return JsonResponse(reply.whole([choices.whole(delta) for delta in found]))
 
 
 async def _job(body: ChatBody, state: ServerState, frontend: Frontend) -> Job:
     info = frontend.info
     params = body.sampling(body.limit, info.generation_defaults, info.vocab_size)
+    grammar = body.grammar
     num_top = body.num_top
     priority = check_priority(body.priority, state.engine_config.schedule_policy)
-    salt = body.salt
-    prompt = await frontend.prompts.of_messages(
-        body.checked_messages(),
-        continue_final_message=body.continue_final_message,
-        template_kwargs=body.chat_template_kwargs,
-    )
+    (salt,) = body.salts(1)
+    (rid,) = body.rids(new_id("chatcmpl"), 1)
     return Job(
-        prompt=prompt,
+        prompt=await _prompt(body, state, frontend),
         params=params,
-        rid=body.rid or new_id("chatcmpl"),
+        rid=rid,
         stream=body.stream,
         stream_interval=state.config.stream_interval,
         salt=salt,
         priority=priority,
         logprobs=body.logprobs,
         top_logprobs=num_top,
+        grammar=grammar,
+    )
+
+
+async def _prompt(body: ChatBody, state: ServerState, frontend: Frontend) -> Prompt:
+    """What the model reads: the given ids, or the conversation as its template renders it."""
+    messages = body.checked_messages()
+    template, variables = body.template(trusted=state.config.trust_request_chat_template)
+    opens_reply = body.opens_reply
+    if body.input_ids is not None:
+        return Prompt(tuple(body.input_ids))
+    return await frontend.prompts.of_messages(
+        messages,
+        add_generation_prompt=opens_reply,
+        continue_final_message=body.continue_final_message,
+        template=template,
+        template_kwargs=variables,
     )
 
 
@@ -85,5 +116,5 @@ async def _events(
                 chunks = [{**chunk, "usage": reply.usage()} for chunk in chunks]
             if chunks:
                 yield b"".join(map(event, chunks))
-    if options.include_usage:
-        yield event({**reply.body([]), "usage": reply.usage()})
+    for chunk in reply.last_chunks(usage=options.include_usage):
+        yield event(chunk)

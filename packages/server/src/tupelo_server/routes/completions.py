@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from dataclasses import replace
 
 from fastapi import APIRouter
 from starlette.requests import Request
@@ -13,7 +14,7 @@ from tupelo_server.generation import Delta, Job
 from tupelo_server.protocol.completion import (
     CompletionBody,
     CompletionChoices,
-    completion_reply,
+    best_of,
     split_prompts,
 )
 from tupelo_server.protocol.fields import (
@@ -38,35 +39,44 @@ async def completions(request: Request) -> Response:
     values = await read_object(request, state.config.request_timeout_s)
     body = CompletionBody.parse(values)
     options = body.options
-    reply_id = body.rid or new_id("cmpl")
-    jobs = await _jobs(body, state, frontend, reply_id)
+    jobs = await _jobs(body, state, frontend)
     reply = Reply(
-        id=reply_id,
+        id=jobs[0].rid,
         kind="text_completion",
         model=body.model or state.model_name,
         jobs=jobs,
+        weight_version=state.weight_version,
         cache_report=state.config.enable_cache_report,
+        cached_details=body.return_cached_tokens_details,
     )
     choices = CompletionChoices(
-        frontend.prompts.tokenizer, jobs, echo=body.echo, logprobs=body.logprobs is not None
+        frontend.prompts.tokenizer,
+        [replace(job, params=replace(job.params, n=body.n)) for job in jobs],
+        echo=body.echo,
+        logprobs=body.logprobs is not None,
+        token_ids=body.return_token_ids,
     )
     with client_names(_NAMES):
         if body.stream:
             deltas = frontend.run(jobs, owner_of(request))
             return EventStream(_events(reply, choices, deltas, options))
         found = await while_connected(request.receive, frontend.collect(jobs, owner_of(request)))
-    return JsonResponse(completion_reply(reply, choices, found))
+    reply.count(found)
+    if body.num_drawn > body.n:
+        found = best_of(found, jobs, body.n)
+    return JsonResponse(reply.whole([choices.choice(delta) for delta in found]))
 
 
-async def _jobs(
-    body: CompletionBody, state: ServerState, frontend: Frontend, rid: str
-) -> list[Job]:
+async def _jobs(body: CompletionBody, state: ServerState, frontend: Frontend) -> list[Job]:
     body.check()
     info = frontend.info
     params = body.sampling(body.limit, info.generation_defaults, info.vocab_size)
+    params = replace(params, n=body.num_drawn)
+    grammar = body.grammar
     priority = check_priority(body.priority, state.engine_config.schedule_policy)
-    salt = body.salt
-    prompts = await frontend.prompts.of_any(split_prompts(body.prompt))
+    prompts = split_prompts(body.prompt)
+    salts = body.salts(len(prompts))
+    rids = body.rids(new_id("cmpl"), len(prompts))
     return [
         Job(
             prompt=prompt,
@@ -76,11 +86,14 @@ async def _jobs(
             stream_interval=state.config.stream_interval,
             salt=salt,
             priority=priority,
-            logprobs=body.logprobs is not None,
+            logprobs=body.logprobs is not None or body.num_drawn > body.n,
             top_logprobs=body.logprobs or 0,
             prompt_logprobs_from=0 if body.echo and body.logprobs is not None else None,
+            grammar=grammar,
         )
-        for prompt in prompts
+        for prompt, salt, rid in zip(
+            await frontend.prompts.of_any(prompts), salts, rids, strict=True
+        )
     ]
 
 
@@ -94,10 +107,10 @@ async def _events(
         async for delta in deltas:
             reply.count([delta])
             choice = choices.choice(delta)
-            if choice["text"] or delta.rows or delta.end is not None:
+            if choice["text"] or delta.rows or delta.end is not None or choices.token_ids:
                 chunk = reply.body([choice])
                 if options.continuous_usage_stats:
                     chunk["usage"] = reply.usage()
                 yield event(chunk)
-    if options.include_usage:
-        yield event({**reply.body([]), "usage": reply.usage()})
+    for chunk in reply.last_chunks(usage=options.include_usage):
+        yield event(chunk)

@@ -12,6 +12,7 @@ from starlette.responses import Response
 from tupelo_server.connection import EventStream, event, while_connected
 from tupelo_server.generation import Delta
 from tupelo_server.protocol.fields import client_names, documents
+from tupelo_server.protocol.meta import MetaInfo
 from tupelo_server.protocol.native import GenerateBody, NativeReply
 from tupelo_server.state import frontend_of, owner_of, state_of
 from tupelo_server.wire import JsonResponse, read_object
@@ -31,12 +32,13 @@ async def generate(request: Request) -> Response:
         vocab_size=frontend.info.vocab_size,
         stream_interval=state.config.stream_interval,
     )
-    reply = NativeReply(
+    meta = MetaInfo(
         jobs,
         frontend.prompts.tokenizer,
-        text_in_logprobs=body.return_text_in_logprobs,
         weight_version=state.weight_version,
+        text_in_logprobs=body.return_text_in_logprobs,
     )
+    reply = NativeReply(jobs, meta, prompt_ids=body.return_prompt_token_ids)
     several = not body.single or sum(job.params.n for job in jobs) > 1
     owner = owner_of(request)
     with client_names({"top_logprobs": "top_logprobs_num", "prompt": "text"}):

@@ -23,10 +23,17 @@ async def tokenize(request: Request) -> Response:
     if (body.prompt is None) == (body.messages is None):
         raise InvalidRequest("give exactly one of prompt and messages", param="prompt")
     if body.messages is not None:
-        chat = ChatBody.parse({"messages": body.messages})
+        names = ("messages", "chat_template_kwargs", "add_generation_prompt")
+        values = {name: getattr(body, name) for name in (*names, "continue_final_message")}
+        chat = ChatBody.parse(values)
+        template, variables = chat.template(trusted=state.config.trust_request_chat_template)
         prompts = [
             await frontend.prompts.of_messages(
-                chat.checked_messages(), template_kwargs=body.chat_template_kwargs
+                chat.checked_messages(),
+                add_generation_prompt=chat.opens_reply,
+                continue_final_message=chat.continue_final_message,
+                template=template,
+                template_kwargs=variables,
             )
         ]
     else:

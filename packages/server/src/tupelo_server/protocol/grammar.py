@@ -1,0 +1,90 @@
+"""What a request says about the form of its output, under all of its names: at most one grammar."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from tupelo.errors import InvalidRequest
+from tupelo.request import Grammar, check_bool
+from tupelo_server.wire import encode_json
+
+GRAMMAR_FIELDS = ("json_schema", "regex", "ebnf", "structural_tag")
+"""Fields that are SGLang's, each also a kind of ``Grammar``. Empty asks for nothing."""
+
+_FORMATS = ("text", "json_object", "json_schema", "structural_tag")
+_FORMAT = "response_format"
+
+
+def grammar_of(fields: Mapping[str, Any], response_format: Any = None) -> Grammar | None:
+    """The one grammar that is asked for.
+
+    Args:
+        fields: by name, some of ``GRAMMAR_FIELDS``: texts; a schema or a tag may be an object.
+        response_format: OpenAI's field of that name.
+
+    Raises:
+        InvalidRequest: several, or one that is not put as it should be. Whether a grammar can be
+            compiled is found later.
+    """
+    found = [_of_field(name, value) for name, value in fields.items() if value]
+    if response_format is not None:
+        found += _of_format(response_format)
+    if len(found) > 1:
+        names = " and ".join(grammar.param for grammar in found)
+        raise InvalidRequest(
+            f"{names} each say what the output looks like; give one", param=found[-1].param
+        )
+    return found[0].checked() if found else None
+
+
+def _of_field(name: str, value: Any) -> Grammar:
+    if isinstance(value, dict) and name in ("json_schema", "structural_tag"):
+        value = _text(value)
+    if not isinstance(value, str):
+        raise InvalidRequest(f"{name}: must be a string", param=name)
+    return Grammar(kind=name, text=value, param=name)
+
+
+def _of_format(value: Any) -> list[Grammar]:
+    kind = value.get("type") if isinstance(value, dict) else None
+    if kind not in _FORMATS:
+        raise InvalidRequest(
+            f"{_FORMAT}.type: got {kind!r:.60}; allowed: {', '.join(_FORMATS)}",
+            param=f"{_FORMAT}.type",
+        )
+    if kind == "structural_tag":
+        return [Grammar(kind=kind, text=_text(value), param=_FORMAT)]
+    known = {"type", "json_schema"} if kind == "json_schema" else {"type"}
+    _refuse_others(_FORMAT, value, known)
+    if kind == "text":
+        return []
+    if kind == "json_object":
+        return [Grammar(kind=kind, param=_FORMAT)]
+    return [_of_schema(value.get("json_schema"))]
+
+
+def _of_schema(given: Any) -> Grammar:
+    """OpenAI's wrapping of a schema: its name and description say nothing about the output."""
+    place = f"{_FORMAT}.json_schema"
+    if not isinstance(given, dict):
+        raise InvalidRequest(f"{place}: must be an object", param=place)
+    _refuse_others(place, given, {"name", "description", "schema", "schema_", "strict"})
+    schema = given.get("schema", given.get("schema_"))
+    if not isinstance(schema, dict | bool):
+        raise InvalidRequest(f"{place}.schema: must be a JSON Schema", param=f"{place}.schema")
+    strict = given.get("strict")
+    return Grammar(
+        kind="json_schema",
+        text=_text(schema),
+        strict=strict is None or check_bool(f"{place}.strict", strict),
+        param=_FORMAT,
+    )
+
+
+def _refuse_others(place: str, given: Mapping[str, Any], known: set[str]) -> None:
+    for name, value in given.items():
+        if name not in known and value is not None:
+            raise InvalidRequest(f"{place}.{name:.60} is unknown", param=f"{place}.{name:.60}")
+
+
+def _text(value: Any) -> str:
+    return encode_json(value).decode()
