@@ -16,6 +16,7 @@ from tupelo.backend import (
     Forward,
     HeadSplit,
     KVPool,
+    Latent,
     LinearWeight,
     OpCall,
     Plan,
@@ -37,7 +38,11 @@ BASE = Backend(
     name="base",
     device="cpu",
     capabilities=Capabilities(
-        dtypes=("float32",), same_step_sharing=True, plan_needs_host_lens=True
+        dtypes=("float32",),
+        sinks=True,
+        latent_kv=True,
+        same_step_sharing=True,
+        plan_needs_host_lens=True,
     ),
 )
 HALF = replace(BASE.capabilities, dtypes=("float32", "float16"))
@@ -62,11 +67,11 @@ class HeadMapTransposed(ReferenceAttention):
 
     def _attend(
         self, q: Tensor, k_pool: Tensor, v_pool: Tensor, gather: Tensor, distance: Tensor,
-        kind: AttentionSpec,
+        kind: AttentionSpec, sinks: Tensor | None = None,
     ) -> Tensor:  # fmt: skip
         groups = kind.num_heads // kind.num_kv_heads
         turned = q.unflatten(1, (groups, kind.num_kv_heads)).transpose(1, 2).flatten(1, 2)
-        out = super()._attend(turned, k_pool, v_pool, gather, distance, kind)
+        out = super()._attend(turned, k_pool, v_pool, gather, distance, kind, sinks)
         return out.unflatten(1, (kind.num_kv_heads, groups)).transpose(1, 2).flatten(1, 2)
 
 
@@ -109,6 +114,40 @@ class PackedKeysAsTheyCame(ReferenceAttention):
         return self.forward(q, k, v, spec, layer, kv, plan)
 
 
+class SinksDiluted(ReferenceAttention):
+    """Every head gets the first head's sink."""
+
+    def forward(
+        self, q: Tensor, k: Tensor, v: Tensor, spec: int, layer: int, kv: KVPool, plan: Plan,
+        sinks: Tensor | None = None,
+    ) -> Tensor:  # fmt: skip
+        wrong = None if sinks is None else sinks[:1].expand_as(sinks)
+        return super().forward(q, k, v, spec, layer, kv, plan, wrong)
+
+
+class LatentValuesTooLate(ReferenceAttention):
+    """Takes the last elements of a stored key for its value."""
+
+    def _attend(
+        self, q: Tensor, k_pool: Tensor, v_pool: Tensor, gather: Tensor, distance: Tensor,
+        kind: AttentionSpec, sinks: Tensor | None = None,
+    ) -> Tensor:  # fmt: skip
+        if kind.value_dim is not None:
+            v_pool = k_pool[..., -kind.value_dim :]
+        return super()._attend(q, k_pool, v_pool, gather, distance, kind, sinks)
+
+
+class ExpandedWrongly(ReferenceAttention):
+    """``forward_mla`` leaves the rotated part out of the scores."""
+
+    def forward_mla(
+        self, q_nope: Tensor, q_rope: Tensor, latent: Tensor, k_rope: Tensor, weights: Latent,
+        spec: int, layer: int, kv: KVPool, plan: Plan,
+    ) -> Tensor:  # fmt: skip
+        blank = torch.zeros_like(q_rope)
+        return super().forward_mla(q_nope, blank, latent, k_rope, weights, spec, layer, kv, plan)
+
+
 class StalePlan(ReferenceAttention):
     """``plan(out=)`` refills where to store, but not what to read."""
 
@@ -138,7 +177,15 @@ class RowByRow(ReferenceAttention):
     """Stores and attends one row after another, though it declares same_step_sharing."""
 
     def forward(
-        self, q: Tensor, k: Tensor, v: Tensor, spec: int, layer: int, kv: KVPool, plan: Plan
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        spec: int,
+        layer: int,
+        kv: KVPool,
+        plan: Plan,
+        sinks: Tensor | None = None,
     ) -> Tensor:
         out = torch.empty_like(q)
         for token in range(len(q)):

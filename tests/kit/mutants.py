@@ -15,8 +15,10 @@ from tests.kit.broken import (
     CopyOutSwapsKV,
     CountsKept,
     DeltasDropped,
+    ExpandedWrongly,
     HeadMapTransposed,
     LastTokenLate,
+    LatentValuesTooLate,
     LaterChunkSeesAhead,
     NeighbourPenalty,
     PackedKeysAsTheyCame,
@@ -27,6 +29,7 @@ from tests.kit.broken import (
     ScaleForgotten,
     SecondPageIgnored,
     SeedByRow,
+    SinksDiluted,
     SlotWrongAtBoundary,
     StalePlan,
     WindowTooWide,
@@ -141,6 +144,24 @@ MUTANTS: dict[str, Mutant] = {
         "attention/",
         ("attention/packed_qkv/float32",),
         ("attention/prefill/page_4", "attention/mixed/page_4"),
+    ),
+    "attention_sinks_of_another_head": Mutant(
+        _attention(SinksDiluted),
+        "attention/",
+        ("attention/sinks", "attention/sinks/*"),
+        ("attention/mixed/page_4", "attention/latent/long"),
+    ),
+    "attention_latent_values_too_late": Mutant(
+        _attention(LatentValuesTooLate),
+        "attention/",
+        ("attention/latent/*",),
+        ("attention/mixed/page_4", "attention/sinks"),
+    ),
+    "attention_latent_without_positions": Mutant(
+        _attention(ExpandedWrongly),
+        "attention/",
+        ("attention/latent/absorbed/float32",),
+        ("attention/latent/long", "attention/mixed/page_4"),
     ),
     "attention_scale_forgotten": Mutant(
         _attention(ScaleForgotten), "attention/prefill", ("attention/prefill/*",), ()

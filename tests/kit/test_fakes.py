@@ -32,7 +32,15 @@ class ReadsOnTheHost(ReferenceAttention):
     look: Callable[[Tensor], Any]
 
     def forward(
-        self, q: Tensor, k: Tensor, v: Tensor, spec: int, layer: int, kv: KVPool, plan: Plan
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        spec: int,
+        layer: int,
+        kv: KVPool,
+        plan: Plan,
+        sinks: Tensor | None = None,
     ) -> Tensor:
         type(self).look(q)
         return super().forward(q, k, v, spec, layer, kv, plan)
@@ -170,6 +178,7 @@ def test_device_steps_run_one_after_another() -> None:
 NOT_CALLED_BY_A_STEP = {
     "attention.forward": "the default of forward_qkv, within the part",
     "attention.forward_ragged": "encoders",
+    "attention.forward_mla": "models with latent attention",
     "kv_pool.arena": "the host tier of the cache",
     "kv_pool.copy_in": "the host tier of the cache",
     "kv_pool.copy_out": "the host tier of the cache",

@@ -117,6 +117,11 @@ _ROUTED = {
     "routed_scaling_factor": 1.5, "norm_topk_prob": True,
 }  # fmt: skip
 
+_MLA = {
+    "kv_lora_rank": 24, "q_lora_rank": 40, "qk_nope_head_dim": 12, "qk_rope_head_dim": 8,
+    "v_head_dim": 16, "num_key_value_heads": 4,
+}  # fmt: skip
+
 FAMILIES = [
     Family("llama", "LlamaForCausalLM", {}),
     Family("llama-tied-llama3", "LlamaForCausalLM", {
@@ -186,6 +191,24 @@ FAMILIES = [
         "n_embd": 64, "n_layer": 3, "n_head": 4, "n_positions": 256, "n_inner": 96,
         "num_key_value_heads": 4,
     }),
+    Family("deepseek-v2-lite", "DeepseekV2ForCausalLM", {
+        **_ROUTED, **_MLA, "q_lora_rank": None, "n_group": None, "topk_group": None,
+        "topk_method": "greedy",
+    }),
+    Family("deepseek-v2", "DeepseekV2ForCausalLM", {
+        **_ROUTED, **_MLA, "topk_method": "group_limited_greedy",
+        **_rope("yarn", factor=4.0, original_max_position_embeddings=64, mscale=0.7,
+                mscale_all_dim=0.7),
+    }),
+    Family("deepseek-v3", "DeepseekV3ForCausalLM", {**_ROUTED, **_MLA}),
+    Family("deepseek-v3-yarn", "DeepseekV3ForCausalLM", {
+        **_ROUTED, **_MLA, "attention_bias": True,
+        **_rope("yarn", factor=8.0, original_max_position_embeddings=32, mscale=1.0,
+                mscale_all_dim=1.0),
+    }),
+    Family("kimi-k2", "DeepseekV3ForCausalLM", {**_ROUTED, **_MLA, "n_group": 1, "topk_group": 1},
+        renamed={"model_type": "kimi_k2"}, base="DeepseekV3ForCausalLM"),
+    Family("minicpm3", "MiniCPM3ForCausalLM", {**_MLA, "dim_model_base": 32, "scale_emb": 2}),
     Family("internlm3", "InternLM3ForCausalLM", {"attention_bias": True, "mlp_bias": True},
         base="LlamaForCausalLM",
         renamed={"model_type": "internlm3", "qkv_bias": True, "bias": True}),

@@ -63,7 +63,15 @@ class RowAttention(AttentionBackend):
         )
 
     def forward(
-        self, q: Tensor, k: Tensor, v: Tensor, spec: int, layer: int, kv: KVPool, plan: RowPlan
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        spec: int,
+        layer: int,
+        kv: KVPool,
+        plan: RowPlan,
+        sinks: Tensor | None = None,
     ) -> Tensor:
         kind = self._specs[spec]
         k_cache, v_cache = kv.buffers(layer)

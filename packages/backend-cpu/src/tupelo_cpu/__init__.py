@@ -26,6 +26,8 @@ def backend() -> Backend | Unavailable:
         capabilities=Capabilities(
             priority=0,
             dtypes=("float32", "bfloat16", "float16"),
+            sinks=True,
+            latent_kv=True,
             same_step_sharing=True,
             plan_needs_host_lens=True,
             batch_invariant=("float32",) if library is not None else (),

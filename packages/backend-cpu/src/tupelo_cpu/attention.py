@@ -34,7 +34,9 @@ class NativeAttention(AttentionBackend):
 
     def plan(self, inputs: StepInputs, out: Any | None = None) -> Any:
         plans = [
-            self._paged.plan(
+            None
+            if spec.value_dim is not None
+            else self._paged.plan(
                 spec,
                 self._page_size,
                 inputs.cu_seqlens_q,
@@ -48,20 +50,30 @@ class NativeAttention(AttentionBackend):
         return _NativePlan(plans, inputs)
 
     def forward(
-        self, q: Tensor, k: Tensor, v: Tensor, spec: int, layer: int, kv: KVPool, plan: Any
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        spec: int,
+        layer: int,
+        kv: KVPool,
+        plan: Any,
+        sinks: Tensor | None = None,
     ) -> Tensor:
         k_cache, v_cache = kv.buffers(layer)
-        if q.dtype is torch.float32 and k_cache.dtype is torch.float32:
-            return self._forward(q, k, v, k_cache, v_cache, plan.native[spec])
+        native = plan.native[spec]
+        if q.dtype is torch.float32 and k_cache.dtype is torch.float32 and native is not None:
+            return self._forward(q, k, v, k_cache, v_cache, native, sinks)
         plan.rows = plan.rows or self._torch.plan(plan.inputs)
-        return self._torch.forward(q, k, v, spec, layer, kv, plan.rows)
+        return self._torch.forward(q, k, v, spec, layer, kv, plan.rows, sinks)
 
 
 @dataclass(slots=True)
 class _NativePlan:
-    """The native kernels' metadata, one a spec; ``rows`` is made if torch's attention is needed."""
+    """The native kernels' metadata, one a spec that they have; ``rows`` is made if torch's
+    attention is needed."""
 
-    native: list[PagedPlan]
+    native: list[PagedPlan | None]
     inputs: StepInputs
     rows: Any = None
 
@@ -107,23 +119,32 @@ class TorchAttention(AttentionBackend):
         return _Rows(bounds, pages, inputs.slot_mapping)
 
     def forward(
-        self, q: Tensor, k: Tensor, v: Tensor, spec: int, layer: int, kv: KVPool, plan: Any
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        spec: int,
+        layer: int,
+        kv: KVPool,
+        plan: Any,
+        sinks: Tensor | None = None,
     ) -> Tensor:
         kind = self._specs[spec]
         k_cache, v_cache = kv.buffers(layer)
         store = plan.store[kind.group]
         store = torch.where(store < 0, k_cache.shape[0] * self._page_size - 1, store)
-        for cache, new in ((k_cache, k), (v_cache, v)):
+        stored = ((k_cache, k), (v_cache, v))
+        for cache, new in stored if kind.value_dim is None else stored[:1]:
             cache.flatten(0, 1).index_copy_(0, store, new.to(cache.dtype))
-        out = torch.zeros_like(q)
+        out = q.new_zeros((*q.shape[:2], v.shape[2]))
         for row, (start, stop, length) in enumerate(plan.bounds):
             pages = plan.pages[kind.group][row]
             keys, values = (c[pages].flatten(0, 1)[:length].to(q.dtype) for c in (k_cache, v_cache))
-            out[start:stop] = _attend(q[start:stop], keys, values, kind)
+            out[start:stop] = _attend(q[start:stop], keys, values, kind, sinks)
         return out
 
 
-def _attend(q: Tensor, k: Tensor, v: Tensor, kind: AttentionSpec) -> Tensor:
+def _attend(q: Tensor, k: Tensor, v: Tensor, kind: AttentionSpec, sinks: Tensor | None) -> Tensor:
     """One row: q (n, num_heads, head_dim) at the end of k, v (length, num_kv_heads, head_dim)."""
     length, n = k.shape[0], q.shape[0]
     distance = torch.arange(length - n, length).unsqueeze(1) - torch.arange(length)
@@ -131,7 +152,7 @@ def _attend(q: Tensor, k: Tensor, v: Tensor, kind: AttentionSpec) -> Tensor:
     if kind.window is not None:
         visible &= distance < kind.window
     q, k, v = q.transpose(0, 1), k.transpose(0, 1), v.transpose(0, 1)
-    if kind.soft_cap is None:
+    if kind.soft_cap is None and sinks is None:
         out = F.scaled_dot_product_attention(
             q, k, v, attn_mask=visible, scale=kind.scale, enable_gqa=True
         )
@@ -139,6 +160,10 @@ def _attend(q: Tensor, k: Tensor, v: Tensor, kind: AttentionSpec) -> Tensor:
     groups = kind.num_heads // kind.num_kv_heads
     k, v = k.repeat_interleave(groups, 0), v.repeat_interleave(groups, 0)
     scores = (q.float() @ k.float().transpose(1, 2)) * kind.scale
-    scores = kind.soft_cap * torch.tanh(scores / kind.soft_cap)
-    weights = scores.masked_fill(~visible, float("-inf")).softmax(-1)
+    if kind.soft_cap is not None:
+        scores = kind.soft_cap * torch.tanh(scores / kind.soft_cap)
+    scores = scores.masked_fill(~visible, float("-inf"))
+    if sinks is not None:
+        scores = torch.cat((scores, sinks.float().view(-1, 1, 1).expand(-1, n, 1)), dim=-1)
+    weights = scores.softmax(-1)[..., :length]
     return (weights @ v.float()).to(q.dtype).transpose(0, 1)

@@ -71,7 +71,15 @@ class CudaAttention(AttentionBackend):
         return plan if same else CudaPlan(inputs, dict(plan.parts))
 
     def forward(
-        self, q: Tensor, k: Tensor, v: Tensor, spec: int, layer: int, kv: KVPool, plan: Plan
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        spec: int,
+        layer: int,
+        kv: KVPool,
+        plan: Plan,
+        sinks: Tensor | None = None,
     ) -> Tensor:
         name, part = self._part(q.dtype, spec, layer, kv, plan)
         out: Tensor = self._built[name].forward(q, k, v, spec, layer, kv, part)

@@ -41,6 +41,9 @@ class KVSpec:
         num_kv_heads: K/V heads of each of those layers (on this rank).
         head_dim: elements of one head.
         dtype: storage type of K and V.
+        value_dim: None: values are stored apart, ``head_dim`` wide. Otherwise nothing but keys is
+            stored, and the first ``value_dim`` elements of a key are its value (compressed K/V of
+            latent attention).
         window: number of most recent tokens that the group's layers can attend to, or None for all.
             A token at position p is visible from q when ``q - window < p <= q``.
     """
@@ -50,11 +53,13 @@ class KVSpec:
     num_kv_heads: int
     head_dim: int
     dtype: str
+    value_dim: int | None = None
     window: int | None = None
 
     def bytes_per_token(self) -> int:
         """Bytes that one token takes over all layers of the group (K and V)."""
-        per_layer = 2 * self.num_kv_heads * self.head_dim * dtype_bytes(self.dtype)
+        stored = 2 if self.value_dim is None else 1
+        per_layer = stored * self.num_kv_heads * self.head_dim * dtype_bytes(self.dtype)
         return per_layer * len(self.layers)
 
 
@@ -71,11 +76,13 @@ class AttentionSpec:
         num_heads, num_kv_heads, head_dim: on this rank; ``num_heads % num_kv_heads == 0`` and query
             head ``h`` reads K/V head ``h // (num_heads // num_kv_heads)``.
         scale: factor on ``q @ k``.
-        window: as in ``KVSpec``.
+        value_dim, window: as in ``KVSpec``.
         soft_cap: logits become ``soft_cap * tanh(logits / soft_cap)``; None for none.
         causal: False in encoders: a token sees all tokens of its row in this step, before and after
             it, or with a window those less than ``window`` away. Nothing is stored for such a
             layer, and ``group`` is ``NO_GROUP``.
+        sinks: each head has one more logit, its layer's, that takes part in the softmax and has no
+            value.
     """
 
     group: int
@@ -83,9 +90,11 @@ class AttentionSpec:
     num_kv_heads: int
     head_dim: int
     scale: float
+    value_dim: int | None = None
     window: int | None = None
     soft_cap: float | None = None
     causal: bool = True
+    sinks: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

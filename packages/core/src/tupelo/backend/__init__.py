@@ -1,6 +1,6 @@
 """The hardware contract and its defaults; what a vendor's package imports."""
 
-from tupelo.backend.attention import AttentionBackend, HeadSplit, Plan, ReferenceAttention
+from tupelo.backend.attention import AttentionBackend, HeadSplit, Latent, Plan, ReferenceAttention
 from tupelo.backend.collectives import Collectives, TorchCollectives
 from tupelo.backend.contract import (
     CONTRACT_VERSION,
@@ -34,6 +34,7 @@ __all__ = [
     "HeadSplit",
     "KVPool",
     "Kernel",
+    "Latent",
     "LinearWeight",
     "Mapped",
     "OpCall",

@@ -27,6 +27,8 @@ class HeadSplit:
 
     Attributes:
         fn: the kernel that was chosen for it. The others are the op's arguments of these names.
+        sinks: (num_heads,) of the layer, where its spec has some: not the split's business, but
+            handed on to ``forward``.
     """
 
     fn: Callable[..., tuple[Tensor, Tensor, Tensor]]
@@ -37,12 +39,26 @@ class HeadSplit:
     num_heads: int
     num_kv_heads: int
     head_dim: int
+    sinks: Tensor | None = None
 
     def __call__(self, qkv: Tensor, positions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """q, k and v of ``qkv`` (num_tokens, (num_heads + 2 * num_kv_heads) * head_dim)."""
         norms = (self.q_norm, self.k_norm, self.eps)
         sizes = (self.num_heads, self.num_kv_heads, self.head_dim)
         return self.fn(qkv, positions, self.cos_sin, *norms, *sizes)
+
+
+@dataclass(frozen=True, slots=True)
+class Latent:
+    """A layer's products between heads and the compressed K/V, for this rank's heads.
+
+    Attributes:
+        up_k: (num_heads, nope_dim, rank): a head's keys from the latent, positions apart.
+        up_v: (num_heads, value_dim, rank): its values.
+    """
+
+    up_k: Tensor
+    up_v: Tensor
 
 
 @runtime_checkable
@@ -64,7 +80,15 @@ class AttentionBackend(Protocol):
         ...
 
     def forward(
-        self, q: Tensor, k: Tensor, v: Tensor, spec: int, layer: int, kv: KVPool, plan: Plan
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        spec: int,
+        layer: int,
+        kv: KVPool,
+        plan: Plan,
+        sinks: Tensor | None = None,
     ) -> Tensor:
         """Store the K/V of all rows, then attend causally over each row's pages.
 
@@ -73,13 +97,16 @@ class AttentionBackend(Protocol):
 
         Args:
             q: (num_tokens, num_heads, head_dim).
-            k, v: (num_tokens, num_kv_heads, head_dim), the new tokens'.
+            k, v: (num_tokens, num_kv_heads, head_dim), the new tokens'. Where the spec has a
+                ``value_dim``, ``v`` is that part of ``k`` and stored with it.
             spec: index into the specs that the backend was built with.
             layer: model layer, for the pool.
             plan: of this step.
+            sinks: (num_heads,) float32, given where the spec has ``sinks``.
 
         Returns:
-            (num_tokens, num_heads, head_dim), dtype of ``q``; padding tokens hold anything finite.
+            (num_tokens, num_heads, head_dim), or ``value_dim`` wide, dtype of ``q``; padding
+            tokens hold anything finite.
         """
         ...
 
@@ -99,7 +126,45 @@ class AttentionBackend(Protocol):
         kernel, and never writes them elsewhere.
         """
         q, k, v = split(qkv, positions)
-        return self.forward(q, k, v, spec, layer, kv, plan)
+        if split.sinks is None:
+            return self.forward(q, k, v, spec, layer, kv, plan)
+        return self.forward(q, k, v, spec, layer, kv, plan, split.sinks)
+
+    def forward_mla(
+        self,
+        q_nope: Tensor,
+        q_rope: Tensor,
+        latent: Tensor,
+        k_rope: Tensor,
+        weights: Latent,
+        spec: int,
+        layer: int,
+        kv: KVPool,
+        plan: Plan,
+    ) -> Tensor:
+        """Latent attention: ``forward`` where only ``(latent, k_rope)`` is stored for each token.
+
+        A head's key is ``(up_k latent, k_rope)``, its value ``up_v latent``. This default never
+        makes them: it takes ``up_k`` into the query and ``up_v`` out of the sum ("absorbed"), so
+        all heads read one stored head, whose value is the first part of its key. A backend may
+        expand K and V of prompts instead, which costs fewer operations there.
+
+        Args:
+            q_nope: (num_tokens, num_heads, nope_dim).
+            q_rope: (num_tokens, num_heads, rope_dim), rotated.
+            latent: (num_tokens, rank), normed. k_rope: (num_tokens, rope_dim), rotated.
+            spec: of one K/V head of ``rank + rope_dim`` elements with ``value_dim`` = rank.
+
+        Returns:
+            (num_tokens, num_heads, value_dim of the heads).
+
+        Source: DeepSeek-AI, "DeepSeek-V2", 2024, section 2.1.
+        """
+        absorbed = torch.einsum("thn,hnr->thr", q_nope, weights.up_k)
+        k = torch.cat((latent, k_rope), dim=-1).unsqueeze(1)
+        q = torch.cat((absorbed, q_rope), dim=-1)
+        seen = self.forward(q, k, latent.unsqueeze(1), spec, layer, kv, plan)
+        return torch.einsum("thr,hvr->thv", seen, weights.up_v)
 
     def forward_ragged(
         self, q: Tensor, k: Tensor, v: Tensor, kind: AttentionSpec, inputs: StepInputs, plan: Plan
@@ -150,7 +215,8 @@ def _refill(out: _ReferencePlan, made: _ReferencePlan) -> _ReferencePlan:
 class ReferenceAttention(AttentionBackend):
     """Attention by definition, in float32, in slices of ``slice_tokens`` query tokens.
 
-    ``out = softmax(scale * q k^T [soft-capped] [masked]) v``. Source: Vaswani et al., 2017.
+    ``out = softmax(scale * q k^T [soft-capped] [masked]) v``. Source: Vaswani et al., 2017; sinks:
+    Xiao et al., "Efficient Streaming Language Models with Attention Sinks", 2023.
     """
 
     slice_tokens = 64
@@ -188,22 +254,34 @@ class ReferenceAttention(AttentionBackend):
         return made if out is None else _refill(out, made)
 
     def forward(
-        self, q: Tensor, k: Tensor, v: Tensor, spec: int, layer: int, kv: KVPool, plan: Plan
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        spec: int,
+        layer: int,
+        kv: KVPool,
+        plan: Plan,
+        sinks: Tensor | None = None,
     ) -> Tensor:
         kind = self._specs[spec]
         k_pool, v_pool = (t.flatten(0, 1) for t in kv.buffers(layer))
         scratch = k_pool.shape[0] - 1
         store = torch.where(plan.store[kind.group] < 0, scratch, plan.store[kind.group])
         k_pool = self._write(k_pool, store, k)
-        v_pool = self._write(v_pool, store, v)
+        if kind.value_dim is None:
+            v_pool = self._write(v_pool, store, v)
+        else:
+            v_pool = k_pool[..., : kind.value_dim]
         if not self._in_place:
             shape = kv.buffers(layer)[0].shape
-            kv.replace(layer, (k_pool.view(shape), v_pool.view(shape)))
+            kv.replace(layer, (k_pool.view(shape), v_pool.view(*shape[:-1], -1)))
+        gather = plan.gather[kind.group]
         slices = [
-            self._attend(q[s], k_pool, v_pool, plan.gather[kind.group][s], plan.distance[s], kind)
+            self._attend(q[s], k_pool, v_pool, gather[s], plan.distance[s], kind, sinks)
             for s in _slices(q.shape[0], self.slice_tokens)
         ]
-        return torch.cat(slices) if slices else q
+        return torch.cat(slices) if slices else q[..., : kind.value_dim]
 
     def _write(self, pool: Tensor, store: Tensor, new: Tensor) -> Tensor:
         new = new.to(pool.dtype)
@@ -217,6 +295,7 @@ class ReferenceAttention(AttentionBackend):
         gather: Tensor,
         distance: Tensor,
         kind: AttentionSpec,
+        sinks: Tensor | None = None,
     ) -> Tensor:
         groups = kind.num_heads // kind.num_kv_heads
         heads = q.float().view(q.shape[0], kind.num_kv_heads, groups, kind.head_dim)
@@ -227,9 +306,17 @@ class ReferenceAttention(AttentionBackend):
         if kind.window is not None:
             visible = visible & (distance < kind.window)
         scores = scores.masked_fill(~visible[:, None, None, :], float("-inf"))
-        weights = torch.softmax(scores, dim=-1)
+        weights = _softmax(scores, sinks)
         values = torch.einsum("tngl,tlnd->tngd", weights, v_pool[gather].float())
         return values.flatten(1, 2).to(q.dtype)
+
+
+def _softmax(scores: Tensor, sinks: Tensor | None) -> Tensor:
+    """Over the last axis of (T, num_kv_heads, groups, L), beside one more logit a head."""
+    if sinks is None:
+        return torch.softmax(scores, dim=-1)
+    extra = sinks.float().view(1, *scores.shape[1:3], 1).expand(*scores.shape[:3], 1)
+    return torch.softmax(torch.cat((scores, extra), dim=-1), dim=-1)[..., :-1]
 
 
 def _slices(total: int, size: int) -> list[slice]:

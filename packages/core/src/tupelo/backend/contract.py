@@ -45,7 +45,8 @@ class Capabilities:
         page_sizes: tokens a page, the preferred one first; empty means any.
         head_dims: supported by its attention; empty means any.
         quant_schemes: names of ``QuantScheme`` that its linear kernels read.
-        window, soft_cap: attention features.
+        window, soft_cap, sinks: attention features.
+        latent_kv: attention over K/V whose values are part of the keys (``KVSpec.value_dim``).
         graph: execution grade.
         static_shapes: the runner must be given a bucket with fixed sizes.
         functional_kv: K/V buffers may not be written in place; ``KVPool.replace`` stores what was
@@ -73,6 +74,8 @@ class Capabilities:
     quant_schemes: tuple[str, ...] = ("none",)
     window: bool = True
     soft_cap: bool = True
+    sinks: bool = False
+    latent_kv: bool = False
     graph: GraphGrade = GraphGrade.NONE
     static_shapes: bool = False
     functional_kv: bool = False
@@ -176,7 +179,7 @@ _PARTS: dict[str, Any] = {
 }
 
 
-_DEFAULTS = {"forward_qkv", "forward_ragged"}
+_DEFAULTS = {"forward_mla", "forward_qkv", "forward_ragged"}
 """Methods of protocols that do something: a part may inherit them."""
 
 
@@ -214,6 +217,8 @@ def check_attention(
         problems = [
             (spec.window is not None and not capabilities.window, "sliding windows"),
             (spec.soft_cap is not None and not capabilities.soft_cap, "attention soft-caps"),
+            (spec.sinks and not capabilities.sinks, "attention sinks"),
+            (spec.value_dim is not None and not capabilities.latent_kv, "compressed K/V (MLA)"),
             (
                 bool(capabilities.head_dims) and spec.head_dim not in capabilities.head_dims,
                 f"head_dim {spec.head_dim} (it has {capabilities.head_dims})",

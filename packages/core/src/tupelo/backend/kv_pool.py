@@ -27,7 +27,8 @@ class KVPool(Protocol):
     page_size: int
 
     def buffers(self, layer: int) -> Buffers:
-        """K and V storage of one model layer, in the pool's own layout."""
+        """K and V storage of one model layer, in the pool's own layout. Where ``KVSpec.value_dim``
+        is set, V is a view of the first elements of K."""
         ...
 
     def replace(self, layer: int, buffers: Buffers) -> None:
@@ -58,7 +59,8 @@ class KVPool(Protocol):
 
 
 class TorchKVPool(KVPool):
-    """Two tensors a layer, each (num_pages + 1, page_size, num_kv_heads, head_dim).
+    """Two tensors a layer, each (num_pages + 1, page_size, num_kv_heads, head_dim); one where
+    values are part of the keys.
 
     The last page is scratch: padding tokens are stored there, so that no kernel needs a branch.
     """
@@ -75,7 +77,9 @@ class TorchKVPool(KVPool):
             shape = (pages + 1, page_size, spec.num_kv_heads, spec.head_dim)
             dtype = getattr(torch, spec.dtype)
             for layer in spec.layers:
-                self._layers[layer] = (runtime.zeros(shape, dtype), runtime.zeros(shape, dtype))
+                k = runtime.zeros(shape, dtype)
+                v = runtime.zeros(shape, dtype) if spec.value_dim is None else k
+                self._layers[layer] = (k, v[..., : spec.value_dim])
                 self._specs[layer] = spec
         self._runtime = runtime
         self._row = {layer: i for i, layer in enumerate(sorted(self._layers))}
@@ -85,14 +89,21 @@ class TorchKVPool(KVPool):
         return self._layers[layer]
 
     def replace(self, layer: int, buffers: Buffers) -> None:
-        self._layers[layer] = buffers
+        value_dim = self._specs[layer].value_dim
+        k, v = buffers
+        self._layers[layer] = (k, v if value_dim is None else k[..., :value_dim])
 
     def num_bytes(self) -> int:
-        return sum(k.nbytes + v.nbytes for k, v in self._layers.values())
+        return sum(t.nbytes for layer in self._layers for t in self._stored(layer))
+
+    def _stored(self, layer: int) -> Buffers | tuple[Tensor]:
+        """What a layer stores: K and V, or K alone."""
+        k, v = self._layers[layer]
+        return (k, v) if self._specs[layer].value_dim is None else (k,)
 
     def arena(self, num_host_pages: int) -> npt.NDArray[Any]:
         k, _ = next(iter(self._layers.values()))
-        page_bytes = max(t[0].nbytes // t[0].shape[0] for t in self._layers.values())
+        page_bytes = max(k.nbytes // k.shape[0] for k, _ in self._layers.values())
         assert k.shape[1] == self.page_size
         shape = (num_host_pages, len(self._layers), 2, page_bytes)
         self._arena = self._runtime.host_array(shape, np.uint8)
@@ -102,15 +113,14 @@ class TorchKVPool(KVPool):
         self, pages: Sequence[int], host_pages: Sequence[int], layers: Sequence[int]
     ) -> Ticket[None]:
         source = self._runtime.to_device(np.asarray(pages, np.int64))
-        tensors = [t[source].contiguous() for layer in layers for t in self._layers[layer]]
+        parts = [(layer, kv) for layer in layers for kv in range(len(self._stored(layer)))]
+        tensors = [self._stored(layer)[kv][source].contiguous() for layer, kv in parts]
         arrived = self._runtime.to_host([t.view(torch.uint8).flatten(1) for t in tensors])
         target = np.asarray(host_pages, np.int64)
 
         def store(arrays: list[npt.NDArray[Any]]) -> None:
-            for i, layer in enumerate(layers):
-                for kv in (0, 1):
-                    data = arrays[2 * i + kv]
-                    self._arena[target, self._row[layer], kv, : data.shape[1]] = data
+            for data, (layer, kv) in zip(arrays, parts, strict=True):
+                self._arena[target, self._row[layer], kv, : data.shape[1]] = data
 
         return Mapped(arrived, store)
 
@@ -123,11 +133,11 @@ class TorchKVPool(KVPool):
         source = np.asarray(host_pages, np.int64)
         for layer in layers:
             moved = []
-            for kv, old in enumerate(self._layers[layer]):
+            for kv, old in enumerate(self._stored(layer)):
                 page_bytes = old.nbytes // old.shape[0]
                 data = np.ascontiguousarray(self._arena[source, self._row[layer], kv, :page_bytes])
                 new = self._runtime.to_device(data).view(old.dtype).view(-1, *old.shape[1:])
                 moved.append(old.index_copy(0, target, new))
-            self.replace(layer, (moved[0], moved[1]))
+            self.replace(layer, (moved[0], moved[-1]))
         done = self._runtime.to_host([])
         return Mapped(done, lambda _: None)

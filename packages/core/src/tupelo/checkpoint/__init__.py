@@ -6,6 +6,7 @@ from tupelo.checkpoint.encoder import EncoderLayout
 from tupelo.checkpoint.experts import ExpertConfig
 from tupelo.checkpoint.families import ENCODERS, FAMILIES, Family, find_family
 from tupelo.checkpoint.generation import GenerationDefaults
+from tupelo.checkpoint.latent import LatentConfig
 from tupelo.checkpoint.layout import Layout
 from tupelo.checkpoint.locate import locate
 from tupelo.checkpoint.model_config import ModelConfig, parse_hf_config
@@ -23,6 +24,7 @@ __all__ = [
     "GenerationDefaults",
     "HeadLayer",
     "HostTensor",
+    "LatentConfig",
     "Layout",
     "ModelConfig",
     "PoolingConfig",

@@ -12,6 +12,7 @@ from tupelo.checkpoint.encoder import EncoderLayout
 from tupelo.checkpoint.experts import ExpertConfig, check_experts
 from tupelo.checkpoint.families import Family, find_family, name_of_type
 from tupelo.checkpoint.fields import Fields, shown
+from tupelo.checkpoint.latent import LatentConfig
 from tupelo.checkpoint.layout import LLAMA, Layout
 from tupelo.checkpoint.pooling import (
     PoolingConfig,
@@ -51,6 +52,8 @@ class ModelConfig:
         gated_mlp: whether the MLP has a gate.
         learned_positions: rows of the table of positions that is added to the embeddings; 0: none.
         norm_offset: what is to be added to the stored weights of norms.
+        latent: sizes of latent attention; None for heads that store K and V. With it,
+            ``num_kv_heads`` is 1 and ``head_dim`` that of what is stored.
         experts: of layers that have some; None where none has.
         layout: what tensors are called, and which norms exist.
         encoder: the same of an encoder; None for a decoder.
@@ -101,6 +104,7 @@ class ModelConfig:
     gated_mlp: bool = True
     learned_positions: int = 0
     norm_offset: float = 0.0
+    latent: LatentConfig | None = None
     experts: ExpertConfig | None = None
     layout: Layout = LLAMA
     encoder: EncoderLayout | None = None

@@ -161,9 +161,10 @@ def _attention_factor(section: Fields, kind: str, factor: float, original: int) 
         return 1.0 if factor <= 1 else math.sqrt(1 + math.log(factor) / math.log(original))
     mscale, all_dim = section.number("mscale", 0.0), section.number("mscale_all_dim", 0.0)
     if mscale and all_dim:
-        return _yarn_scale(factor, mscale) / _yarn_scale(factor, all_dim)
-    return _yarn_scale(factor, 1.0)
+        return yarn_scale(factor, mscale) / yarn_scale(factor, all_dim)
+    return yarn_scale(factor, 1.0)
 
 
-def _yarn_scale(factor: float, mscale: float) -> float:
+def yarn_scale(factor: float, mscale: float) -> float:
+    """YaRN's factor on attention for contexts stretched by ``factor``; 1 where ``mscale`` is 0."""
     return 1.0 if factor <= 1 else 0.1 * mscale * math.log(factor) + 1.0

@@ -19,6 +19,7 @@ def attend(
     window: int | None = None,
     soft_cap: float | None = None,
     causal: bool = True,
+    sinks: Doubles | None = None,
 ) -> Doubles:
     """Attention of one sequence's last tokens over the whole of it.
 
@@ -26,12 +27,14 @@ def attend(
 
     Args:
         q: (num_new, num_heads, head_dim), of the last ``num_new`` tokens.
-        k, v: (length, num_kv_heads, head_dim), of all tokens, the new ones last.
+        k, v: (length, num_kv_heads, head_dim), of all tokens, the new ones last; v may be of
+            another width.
         window: a query at p sees keys in ``(p - window, p]``, or in ``(p - window, p + window)``.
         causal: whether a query sees none of the keys after it.
+        sinks: (num_heads,) a logit of each head without a value.
 
     Returns:
-        (num_new, num_heads, head_dim).
+        (num_new, num_heads, width of v).
     """
     num_new, num_heads, _ = q.shape
     length, num_kv_heads, _ = k.shape
@@ -40,13 +43,16 @@ def attend(
     visible = (key_at <= query_at) | (not causal)
     if window is not None:
         visible &= abs(query_at - key_at) < window
-    out = np.empty_like(q)
+    out = np.empty((num_new, num_heads, v.shape[2]))
     for head in range(num_heads):
         kv_head = head // (num_heads // num_kv_heads)
         scores = scale * (q[:, head] @ k[:, kv_head].T)
         if soft_cap is not None:
             scores = soft_cap * np.tanh(scores / soft_cap)
         scores = np.where(visible, scores, -np.inf)
-        weights = np.exp(scores - scores.max(axis=1, keepdims=True))
-        out[:, head] = (weights / weights.sum(axis=1, keepdims=True)) @ v[:, kv_head]
+        sink = -np.inf if sinks is None else sinks[head]
+        top = np.maximum(scores.max(axis=1, keepdims=True), sink)
+        weights = np.exp(scores - top)
+        total = weights.sum(axis=1, keepdims=True) + np.exp(sink - top)
+        out[:, head] = (weights / total) @ v[:, kv_head]
     return out

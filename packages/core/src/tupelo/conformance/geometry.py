@@ -11,6 +11,7 @@ class Geometry:
 
     Attributes:
         windows: of each layer, None for full attention; each distinct window is a page group.
+        value_dim: as in ``KVSpec``. sinks: as in ``AttentionSpec``.
         size: standard deviation of q, k and v; scores, and their errors, grow with its square.
     """
 
@@ -22,6 +23,8 @@ class Geometry:
     head_dim: int = 64
     windows: tuple[int | None, ...] = (None, None)
     soft_cap: float | None = None
+    value_dim: int | None = None
+    sinks: bool = False
     size: float = 1.0
 
     def specs(self) -> tuple[list[int], list[AttentionSpec], list[KVSpec]]:
@@ -35,8 +38,10 @@ class Geometry:
                 num_kv_heads=self.num_kv_heads,
                 head_dim=self.head_dim,
                 scale=self.head_dim**-0.5,
+                value_dim=self.value_dim,
                 window=window,
                 soft_cap=self.soft_cap,
+                sinks=self.sinks,
             )
             for group, window in enumerate(groups)
         ]
@@ -47,6 +52,7 @@ class Geometry:
                 num_kv_heads=self.num_kv_heads,
                 head_dim=self.head_dim,
                 dtype=self.kv_dtype,
+                value_dim=self.value_dim,
                 window=window,
             )
             for group, window in enumerate(groups)

@@ -9,7 +9,15 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from tupelo.backend import AttentionBackend, HeadSplit, Plan, Runner, RunnerParts, StepInputs
+from tupelo.backend import (
+    AttentionBackend,
+    HeadSplit,
+    Latent,
+    Plan,
+    Runner,
+    RunnerParts,
+    StepInputs,
+)
 from tupelo.batch import Batch, Bucket
 from tupelo.conformance.case import CheckFailed, check
 from tupelo.conformance.dense import Doubles, attend
@@ -77,10 +85,11 @@ class PagedWorld:
         ]
         self._tables = tuple(self.runtime.to_device(b.table.copy()) for b in self.books)
         self._random = np.random.default_rng(seed)
-        empty = np.empty((0, g.num_kv_heads, g.head_dim))
+        keys = np.empty((0, g.num_kv_heads, g.head_dim))
+        values = keys[..., : g.value_dim]
         layers, slots = range(len(g.windows)), range(NUM_SLOTS)
-        self.keys: list[list[Doubles]] = [[empty for _ in slots] for _ in layers]
-        self.values: list[list[Doubles]] = [[empty for _ in slots] for _ in layers]
+        self.keys: list[list[Doubles]] = [[keys for _ in slots] for _ in layers]
+        self.values: list[list[Doubles]] = [[values for _ in slots] for _ in layers]
         self._steps = 0
         self.has_static_shapes = backend.capabilities.static_shapes
         self._static = _static_runner(target, self) if self.has_static_shapes else None
@@ -111,6 +120,43 @@ class PagedWorld:
         new_k, new_v = (t.astype(np.float64) for t in (k, v))
         self._extend(0, rows, new_k, new_v)
         return out[: len(q)]
+
+    def latent_step(
+        self, row: Row, drawn: Sequence[Floats], weights: Sequence[Floats]
+    ) -> tuple[Doubles, list[Doubles]]:
+        """Layer 0 alone, one row of latent attention, unchecked.
+
+        Args:
+            drawn: q_nope, q_rope and (latent, k_rope) of the new tokens. weights: up_k, up_v.
+
+        Returns:
+            What ``forward_mla`` returns, and all inputs as the device saw them.
+        """
+        g, rank = self.geometry, self.geometry.value_dim
+        assert rank is not None
+        starts = self._place([row])
+        with torch.inference_mode(), self.runtime.stream():
+            inputs = self._inputs([row], starts, None)
+            sent = [self._pad_rows(t, len(inputs.input_ids)) for t in drawn]
+            held = [self._pad_rows(w, len(w)) for w in weights]
+            plan = self.attention.plan(inputs)
+            q_nope, q_rope, stored = sent
+            out = self.attention.forward_mla(
+                q_nope,
+                q_rope,
+                stored[:, :rank],
+                stored[:, rank:],
+                Latent(*held),
+                self.group_of[0],
+                0,
+                self.pool,
+                plan,
+            )
+            exact = [t.cpu().double().numpy() for t in (out, *sent, *held)]
+        blank = np.zeros((row.count, 1, g.head_dim))
+        self._extend(0, [row], blank, blank[..., :rank])  # lengths alone
+        got, *seen = exact
+        return got[: row.count], [t[: row.count] for t in seen[:3]] + seen[3:]
 
     def packed_step(
         self, rows: Sequence[Row], qkv: Floats, split: HeadSplit, *, in_turn: bool
@@ -173,9 +219,14 @@ class PagedWorld:
         q = self._draw((padded, g.num_heads, g.head_dim), g.size)
         k = self._draw((padded, g.num_kv_heads, g.head_dim), g.size)
         v = self._draw((padded, g.num_kv_heads, g.head_dim), size)
+        if g.value_dim is not None:
+            v = k[..., : g.value_dim]
         spec = self.group_of[layer]
-        out = self.attention.forward(q, k, v, spec, layer, self.pool, plan)
-        check(out.shape == q.shape, f"attention returned {tuple(out.shape)} for {tuple(q.shape)}")
+        sinks = self._sinks(layer)
+        sunk = () if sinks is None else (self.runtime.to_device(sinks),)
+        out = self.attention.forward(q, k, v, spec, layer, self.pool, plan, *sunk)
+        wanted = (padded, g.num_heads, v.shape[2])
+        check(out.shape == wanted, f"attention returned {tuple(out.shape)}, wanted {wanted}")
         check(out.dtype == q.dtype, f"attention returned {out.dtype} for {q.dtype}")
         got = out.detach().cpu().double().numpy()
         check(bool(np.isfinite(got).all()), f"layer {layer}: attention returned NaN or infinity")
@@ -192,9 +243,16 @@ class PagedWorld:
                 scale=self.kinds[spec].scale,
                 window=g.windows[layer],
                 soft_cap=g.soft_cap,
+                sinks=None if sinks is None else sinks.astype(np.float64),
             )
             where = f"layer {layer}, slot {row.slot}"
             self._compare(got[begin:end], want, size * g.size, where, start)
+
+    def _sinks(self, layer: int) -> Floats | None:
+        """(num_heads,) of a layer: some that outweigh many keys, some that hardly count."""
+        if not self.geometry.sinks:
+            return None
+        return np.linspace(-2.0, 4.0, self.geometry.num_heads, dtype=np.float32) + layer
 
     def _extend(self, layer: int, rows: Sequence[Row], k: Doubles, v: Doubles) -> None:
         """Append the new tokens; a row that shares comes after the row it shares with."""

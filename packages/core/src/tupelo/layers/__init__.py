@@ -10,6 +10,7 @@ from tupelo.layers.decoder import (
     ScaledLayer,
 )
 from tupelo.layers.embedding import Embedding, Head
+from tupelo.layers.latent import LatentAttention, LatentParts
 from tupelo.layers.linear import Linear, Part
 from tupelo.layers.mlp import MLP, GatedMLP, PlainMLP
 from tupelo.layers.moe import ExpertNames, MoE
@@ -29,6 +30,8 @@ __all__ = [
     "ExpertNames",
     "GatedMLP",
     "Head",
+    "LatentAttention",
+    "LatentParts",
     "LayerNorm",
     "Linear",
     "MoE",

@@ -8,6 +8,7 @@ from torch import Tensor
 from tupelo.backend.attention import AttentionBackend, Plan
 from tupelo.backend.kv_pool import KVPool
 from tupelo.layers.attention import Attention
+from tupelo.layers.latent import LatentAttention
 from tupelo.layers.mlp import MLP
 from tupelo.layers.norm import Norm, bind_add_norm, bind_enter_norm, bind_sum_norm
 from tupelo.layers.parallel import SINGLE, Parallel
@@ -44,7 +45,7 @@ class DecoderLayer:
 
     def __init__(
         self,
-        attention: Attention,
+        attention: Attention | LatentAttention,
         mlp: MLP,
         norms: Norms,
         parallel: Parallel,

@@ -1,13 +1,14 @@
 """Linear layers: fused, split over ranks, and handed to ops as ``LinearWeight``."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from tupelo.layers.parallel import Parallel
 from tupelo.layers.parameter import Parameter, Source
-from tupelo.ops import LinearWeight
+from tupelo.ops import LinearWeight, OpCall, OpTable
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +25,7 @@ class Part:
     name: str
     out_features: int
     rows: slice
-    paired: tuple[int, int] | None = None
+    paired: tuple[int, int, int] | None = None
 
 
 class Linear:
@@ -138,6 +139,14 @@ class Linear:
         self._record.release()
         if not self._record.tensors:
             self._weight.tensor = None
+
+
+def bind_linear(table: OpTable, dtype: str, linear: Linear) -> Callable[[Tensor], Tensor]:
+    """The product alone; its plain weight is dropped where the kernel packs."""
+    call = OpCall(op="linear", dtype=dtype, shape=linear.shape)
+    bound: Callable[[Tensor], Tensor] = table.bind(call, weights={"weight": linear.weight()})
+    linear.release()
+    return bound
 
 
 def _stored(shape: tuple[int, int], transposed: bool) -> tuple[int, int]:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from tupelo.checkpoint import ExpertConfig
-from tupelo.layers.linear import Linear
+from tupelo.layers.linear import Linear, bind_linear
 from tupelo.layers.mlp import MLP, GatedMLP, activation_name
 from tupelo.layers.parallel import Parallel
 from tupelo.layers.parameter import Parameter, Source
@@ -80,7 +80,7 @@ class MoE(MLP):
     def bind(self, table: OpTable, dtype: str) -> None:
         config = self._config
         router_dtype = "float32" if config.wide_router else dtype
-        self._score = _bind_linear(table, router_dtype, self._router)
+        self._score = bind_linear(table, router_dtype, self._router)
         route = OpCall(
             op="moe_route",
             dtype=router_dtype,
@@ -110,7 +110,7 @@ class MoE(MLP):
         if self._shared is not None:
             self._shared.bind(table, dtype)
         if self._shared_gate is not None:
-            self._weigh = _bind_linear(table, dtype, self._shared_gate)
+            self._weigh = bind_linear(table, dtype, self._shared_gate)
 
     def forward(self, x: Tensor) -> Tensor:
         scored = x.float() if self._config.wide_router else x
@@ -122,13 +122,6 @@ class MoE(MLP):
         if self._shared_gate is not None:
             shared = shared * torch.sigmoid(self._weigh(x))
         return out + shared
-
-
-def _bind_linear(table: OpTable, dtype: str, linear: Linear):  # type: ignore[no-untyped-def]
-    call = OpCall(op="linear", dtype=dtype, shape=linear.shape)
-    bound = table.bind(call, weights={"weight": linear.weight()})
-    linear.release()
-    return bound
 
 
 def _stacked(names: ExpertNames, config: ExpertConfig, hidden_size: int, rows: slice) -> Parameter:

@@ -29,8 +29,9 @@ class Source:
         place: where that part goes in the parameter; an integer picks one entry of an axis that
             the checkpoint tensor does not have (an expert).
         offset: added to the values in float32 (norms that are stored as ``weight - 1``).
-        paired: None, or (head_dim, rotary_dim): within each head of rows, the pairs of elements
-            that turn together are stored side by side, and are placed half of ``rotary_dim`` apart.
+        paired: None, or (head_dim, start, rotary_dim): of each ``head_dim`` rows, those from
+            ``start`` on that are rotated are stored with the pairs that turn together side by
+            side, and are placed half of ``rotary_dim`` apart.
         transposed: the last two axes are stored the other way round: ``shape`` is as stored,
             ``take`` counts in the order of the parameter.
     """
@@ -40,7 +41,7 @@ class Source:
     take: Slices
     place: Place
     offset: float = 0.0
-    paired: tuple[int, int] | None = None
+    paired: tuple[int, int, int] | None = None
     transposed: bool = False
 
 

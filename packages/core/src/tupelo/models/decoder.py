@@ -6,6 +6,7 @@ say.
 
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from typing import Protocol
 
 from torch import Tensor
@@ -13,7 +14,7 @@ from torch import Tensor
 from tupelo.backend.attention import AttentionBackend, Plan
 from tupelo.backend.kv_pool import KVPool
 from tupelo.backend.step import StepInputs
-from tupelo.checkpoint import ExpertConfig, ModelConfig
+from tupelo.checkpoint import ExpertConfig, LatentConfig, ModelConfig
 from tupelo.errors import ConfigError
 from tupelo.layers import (
     MLP,
@@ -25,6 +26,8 @@ from tupelo.layers import (
     ExpertNames,
     GatedMLP,
     Head,
+    LatentAttention,
+    LatentParts,
     LayerNorm,
     Linear,
     MoE,
@@ -255,6 +258,7 @@ class Decoder(Model):
                 num_kv_heads=heads.stop - heads.start,
                 head_dim=config.head_dim,
                 dtype=options.kv_dtype or options.dtype,
+                value_dim=None if config.latent is None else config.latent.kv_rank,
                 window=window,
             )
             for group, window in enumerate(self._groups)
@@ -270,6 +274,7 @@ class Decoder(Model):
             num_kv_heads=kv_heads.stop - kv_heads.start,
             head_dim=config.head_dim,
             scale=config.attention_scale,
+            value_dim=self.kv_specs[group].value_dim,
             window=window,
             soft_cap=config.attention_soft_cap,
             causal=not config.bidirectional,
@@ -296,8 +301,10 @@ class Decoder(Model):
     def _layer_norm(self, prefix: str, name: str) -> Norm | None:
         return self.norm(f"{prefix}.{name}", self.config.hidden_size) if name else None
 
-    def _attention(self, layer: int, prefix: str) -> Attention:
+    def _attention(self, layer: int, prefix: str) -> Attention | LatentAttention:
         config, parallel, spec = self.config, self.options.parallel, self._specs[layer]
+        if config.latent is not None:
+            return self._latent_attention(config.latent, layer, prefix)
         head_dim = config.head_dim
         heads = _elements(parallel.share(config.num_heads, "attention heads"), head_dim)
         width = config.num_heads * head_dim
@@ -332,6 +339,58 @@ class Decoder(Model):
             eps=config.rms_norm_eps,
         )
 
+    def _latent_attention(self, latent: LatentConfig, layer: int, prefix: str) -> LatentAttention:
+        config, parallel, spec = self.config, self.options.parallel, self._specs[layer]
+        name, count, hidden = f"{prefix}.self_attn", config.num_heads, config.hidden_size
+        mine = parallel.share(count, "attention heads")
+        qk, kv = latent.nope_dim + latent.rope_dim, latent.nope_dim + latent.value_dim
+        stored = latent.kv_rank + latent.rope_dim
+        turned = config.rope_interleaved
+        heads = Part(
+            f"{name}.q_b_proj" if latent.q_rank else f"{name}.q_proj",
+            count * qk,
+            _elements(mine, qk),
+            (qk, latent.nope_dim, latent.rope_dim) if turned else None,
+        )
+        first = Part(f"{name}.q_a_proj", latent.q_rank, slice(0, latent.q_rank))
+        bias = config.attention_bias
+        last = Part(
+            f"{name}.kv_a_proj_with_mqa",
+            stored,
+            slice(0, stored),
+            (stored, latent.kv_rank, latent.rope_dim) if turned else None,
+        )
+        up = Part(f"{name}.kv_b_proj", count * kv, _elements(mine, kv))
+        norm = self._layer_norm(prefix, self._names.input_norm)
+        assert isinstance(norm, RMSNorm)
+        inner = partial(RMSNorm, eps=latent.inner_eps)
+        compressed = bool(latent.q_rank)
+        return LatentAttention(
+            layer,
+            AttentionKind(self.attention_specs.index(spec), spec, self._rotary[config.rope(layer)]),
+            latent,
+            parallel,
+            LatentParts(
+                norm=norm,
+                down=Linear.column([first if compressed else heads, last], hidden, bias=bias),
+                q_norm=inner(f"{name}.q_a_layernorm", latent.q_rank) if compressed else None,
+                q_up=Linear.column([heads], latent.q_rank, bias=False) if compressed else None,
+                kv_norm=inner(f"{name}.kv_a_layernorm", latent.kv_rank),
+                up=Linear.column([up], latent.kv_rank, bias=False),
+                out=Linear.row(
+                    f"{name}.o_proj",
+                    hidden,
+                    count * latent.value_dim,
+                    _elements(mine, latent.value_dim),
+                    parallel,
+                    bias=bias,
+                ),
+            ),
+            sum_input=(
+                layer > 0 and parallel.world_size > 1 and self._layer_class.leaves_partial_sums
+            ),
+        )
+
     def _qkv_parts(self, layer: int, prefix: str) -> list[Part]:
         """q, k and v of this rank, from tensors of their own or from one that holds all three."""
         config, parallel, names = self.config, self.options.parallel, self._names
@@ -339,7 +398,7 @@ class Decoder(Model):
         heads = _elements(parallel.share(config.num_heads, "attention heads"), head_dim)
         kv_heads = _elements(parallel.kv_heads(config.num_kv_heads), head_dim)
         width, kv_width = config.num_heads * head_dim, config.num_kv_heads * head_dim
-        paired = (head_dim, config.rope(layer).rotary_dim) if config.rope_interleaved else None
+        paired = (head_dim, 0, config.rope(layer).rotary_dim) if config.rope_interleaved else None
         if names.qkv:
             fused, total = f"{prefix}.{names.qkv}", width + 2 * kv_width
             return [

@@ -68,7 +68,9 @@ class TritonAttention(AttentionBackend):
         layer: int,
         kv: KVPool,
         plan: TritonPlan,
+        sinks: Tensor | None = None,
     ) -> Tensor:
+        assert sinks is None, "sinks are not declared"
         k_cache, v_cache = kv.buffers(layer)
         store_kv(k, v, k_cache, v_cache, plan.slot_mapping[self._specs[spec].group])
         return self.attend(q, spec, layer, kv, plan)

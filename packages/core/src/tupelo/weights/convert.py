@@ -41,10 +41,11 @@ def place(tensor: HostTensor, source: Source, target: Tensor) -> None:
         target[start : start + step].copy_(piece)
 
 
-def _halves(rows: np.ndarray, head_dim: int, rotary_dim: int) -> np.ndarray:
+def _halves(rows: np.ndarray, head_dim: int, start: int, rotary_dim: int) -> np.ndarray:
     """Rows of each head reordered: first elements of all pairs, then the second ones."""
-    turned, rest = np.arange(rotary_dim), np.arange(rotary_dim, head_dim)
-    order = np.concatenate((turned[0::2], turned[1::2], rest))
+    order = np.arange(head_dim)
+    turned = order[start : start + rotary_dim]
+    order[start : start + rotary_dim] = np.concatenate((turned[0::2], turned[1::2]))
     heads = rows.reshape(-1, head_dim, *rows.shape[1:])
     return np.ascontiguousarray(heads[:, order]).reshape(rows.shape)
 

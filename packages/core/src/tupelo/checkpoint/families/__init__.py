@@ -50,6 +50,9 @@ FAMILIES: Final[dict[str, str]] = {
     "Qwen2MoeForCausalLM": "qwen_moe:QWEN2_MOE",
     "Qwen3MoeForCausalLM": "qwen_moe:QWEN3_MOE",
     "Glm4MoeForCausalLM": "glm4_moe:GLM4_MOE",
+    "DeepseekV2ForCausalLM": "deepseek:DEEPSEEK_V2",
+    "DeepseekV3ForCausalLM": "deepseek:DEEPSEEK_V3",
+    "MiniCPM3ForCausalLM": "deepseek:MINICPM3",
     "InternLM3ForCausalLM": "internlm3:INTERNLM3",
 }
 """Architecture, to file and record."""

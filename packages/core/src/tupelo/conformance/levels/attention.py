@@ -14,6 +14,7 @@ import torch
 from tupelo.backend import Capabilities, HeadSplit
 from tupelo.batch import Bucket
 from tupelo.conformance.case import Case, check
+from tupelo.conformance.dense import attend
 from tupelo.conformance.geometry import Geometry
 from tupelo.conformance.paged_world import TOLERANCES, PagedWorld, Row
 from tupelo.conformance.target import Target
@@ -60,6 +61,21 @@ def attention_cases(target: Target) -> Iterator[Case]:
     yield case("soft_cap", _mixed, replace(base, soft_cap=2.0), no_cap)
     capped = replace(base, soft_cap=2.0, windows=(7, None))
     yield case("soft_cap/window", _mixed, capped, no_cap or no_window)
+    no_sinks = "" if has.sinks else "the backend does not declare sinks"
+    yield case("sinks", _mixed, replace(base, sinks=True), no_sinks)
+    yield case("sinks/long", _long, replace(base, sinks=True), no_sinks)
+    sunk = replace(base, sinks=True, windows=(7, None))
+    yield case("sinks/window", _mixed, sunk, no_sinks or no_window)
+    no_latent = "" if has.latent_kv else "the backend does not declare latent_kv"
+    for dim, rank in ((24, 16), (96, 64), (576, 512)):
+        latent = replace(base, num_heads=8, num_kv_heads=1, head_dim=dim, value_dim=rank)
+        yield case(f"latent/dim_{dim}_{rank}", _mixed, latent, no_latent)
+    latent = replace(base, num_kv_heads=1, head_dim=24, value_dim=16)
+    for name, scenario in (("long", _long), ("chunked", _chunked), ("shared", _shared_prefix)):
+        yield case(f"latent/{name}", scenario, latent, no_latent)
+    for dtype in has.dtypes:
+        run = partial(_absorbed, target, replace(base, dtype=dtype))
+        yield Case(f"attention/latent/absorbed/{dtype}", 2, run, no_latent)
     yield case("large_scores", _mixed, replace(base, size=6.0))
     for dtype in has.dtypes:
         packed = partial(_packed_qkv, target, replace(base, dtype=dtype))
@@ -280,6 +296,33 @@ def _packed_qkv(target: Target, geometry: Geometry) -> None:
         off = float((got - want).abs().max())
         limit = 8 * TOLERANCES[g.dtype].absolute  # normed and rotated first: rounded twice more
         check(off <= limit, f"forward_qkv is off by {off:.3g} from split and forward; {rows}")
+
+
+def _absorbed(target: Target, geometry: Geometry) -> None:
+    """``forward_mla`` is plain attention over the keys and values that it never makes."""
+    nope, rotated, rank, width, heads = 16, 8, 24, 12, 4
+    g = replace(geometry, num_heads=heads, num_kv_heads=1, head_dim=rank + rotated, value_dim=rank)
+    world, random = PagedWorld(target, g, seed=6), np.random.default_rng(6)
+    shapes = ((heads, nope, rank), (heads, width, rank))
+    up_k, up_v = (random.standard_normal(s, np.float32) * rank**-0.5 for s in shapes)
+    latents = np.empty((0, rank + rotated))
+    for count in (9, 3, 1):
+        drawn = [
+            random.standard_normal(s, np.float32)
+            for s in ((count, heads, nope), (count, heads, rotated), (count, rank + rotated))
+        ]
+        got, (q_nope, q_rope, stored, exact_k, exact_v) = world.latent_step(
+            Row(0, count), drawn, (up_k, up_v)
+        )
+        latents = np.concatenate((latents, stored))
+        rope = np.repeat(latents[:, None, rank:], heads, axis=1)
+        k = np.concatenate((np.einsum("tr,hnr->thn", latents[:, :rank], exact_k), rope), axis=2)
+        v = np.einsum("tr,hvr->thv", latents[:, :rank], exact_v)
+        q = np.concatenate((q_nope, q_rope), axis=2)
+        want = attend(q, k, v, scale=world.kinds[0].scale)
+        off = float(np.abs(got - want).max())
+        limit = 8 * TOLERANCES[g.dtype].absolute  # queries and sums are rounded once more each
+        check(off <= limit, f"forward_mla is off by {off:.3g} from plain attention, {count} tokens")
 
 
 def _split(world: PagedWorld, random: np.random.Generator) -> HeadSplit:
