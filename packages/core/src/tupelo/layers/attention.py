@@ -63,7 +63,15 @@ class Uncached(AttentionBackend):
         return self._attention.plan(inputs, out)
 
     def forward(
-        self, q: Tensor, k: Tensor, v: Tensor, spec: int, layer: int, kv: KVPool, plan: Plan
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        spec: int,
+        layer: int,
+        kv: KVPool,
+        plan: Plan,
+        sinks: Tensor | None = None,
     ) -> Tensor:
         """Among this step's tokens alone."""
         return self._attention.forward_ragged(q, k, v, self._kinds[spec], self._inputs, plan)

@@ -274,7 +274,7 @@ class Decoder(Model):
             num_kv_heads=kv_heads.stop - kv_heads.start,
             head_dim=config.head_dim,
             scale=config.attention_scale,
-            value_dim=self.kv_specs[group].value_dim,
+            value_dim=None if config.latent is None else config.latent.kv_rank,
             window=window,
             soft_cap=config.attention_soft_cap,
             causal=not config.bidirectional,
