@@ -1,7 +1,12 @@
 """HTTP as it is counted, and pages of other origins."""
 
+import asyncio
+
 import pytest
 from tests.unit.server.conftest import Service, Start
+from tests.unit.server.fake_engine import FakeEngine, byte_tokenizer
+
+from tupelo_server.stats import EngineStats
 
 ORIGIN = "http://app.example.org"
 
@@ -73,3 +78,14 @@ def test_other_origins_may_not(start: Start) -> None:
         )
         assert reply.status_code >= 400
         assert "access-control-allow-origin" not in reply.headers
+
+
+async def test_who_asks_for_the_engines_numbers_at_once_shares_the_answer() -> None:
+    engine = FakeEngine(byte_tokenizer())
+    stats = EngineStats(engine)
+    found = await asyncio.gather(*(stats.now() for _ in range(50)))
+    assert engine.num_controls == 1
+    assert all(numbers["steps"] == 7 for numbers in found)
+    found[0]["steps"] = 8
+    assert (await stats.now())["steps"] == 7, "asked again, and no answer is another's"
+    assert engine.num_controls == 2

@@ -55,6 +55,9 @@ SCHEDULER: dict[str, Family] = {
     "sglang:num_running_reqs": Family("gauge", "requests that run", RANK),
     "sglang:num_queue_reqs": Family("gauge", "requests that wait", RANK),
     "sglang:num_paused_reqs": Family("gauge", "requests held by a pause", RANK),
+    "sglang:num_grammar_queue_reqs": Family(
+        "gauge", "requests whose grammar is being compiled", RANK
+    ),
     "sglang:max_total_num_tokens": Family("gauge", "tokens that the K/V pool holds", RANK),
     "sglang:num_used_tokens": Family("gauge", "tokens that running requests hold", RANK),
     "sglang:token_usage": Family("gauge", "share of the pool that they hold", RANK),
@@ -68,6 +71,7 @@ ENGINE: dict[str, Family] = {
     "prefill_tokens": Family("counter", "prompt tokens computed"),
     "cached_tokens": Family("counter", "prompt tokens not computed, for the cache had them"),
     "decode_tokens": Family("counter", "tokens sampled"),
+    "forced_tokens": Family("counter", "tokens that a grammar left no choice about"),
     "retractions": Family("counter", "requests that lost their pages to others"),
     "finished": Family("counter", "requests that ended by themselves"),
     "aborted": Family("counter", "requests that were aborted"),
@@ -85,6 +89,11 @@ ENGINE: dict[str, Family] = {
     "num_nodes": Family("gauge", "nodes of the prefix tree"),
     "lookup_tokens": Family("counter", "tokens looked up in the tree"),
     "hit_tokens": Family("counter", "tokens that were found there"),
+    "num_grammar_waiting": Family("gauge", "requests whose grammar is being compiled"),
+    "grammars_cached": Family("gauge", "compiled grammars that are kept"),
+    "grammars_cached_bytes": Family("gauge", "memory that they take"),
+    "grammars_compiled": Family("counter", "grammars compiled"),
+    "grammar_cache_hits": Family("counter", "requests whose grammar was kept"),
     "builds_after_ready": Family("counter", "kernels and graphs built since the engine was ready"),
 }
 """The engine's own numbers by their name there; on ``/metrics`` with the prefix ``tupelo:``."""

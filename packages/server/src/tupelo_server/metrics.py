@@ -189,6 +189,7 @@ def _scheduler_values(stats: Mapping[str, Any]) -> dict[str, float]:
         "sglang:num_running_reqs": stats["num_running"],
         "sglang:num_queue_reqs": stats["num_waiting"],
         "sglang:num_paused_reqs": live if stats.get("paused") else 0,
+        "sglang:num_grammar_queue_reqs": stats.get("num_grammar_waiting", 0),
         "sglang:max_total_num_tokens": total * size,
         "sglang:num_used_tokens": owned * size,
         "sglang:token_usage": owned / max(total, 1),

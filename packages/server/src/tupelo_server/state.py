@@ -16,6 +16,7 @@ from tupelo_server.guard import CALLER
 from tupelo_server.keys import Caller
 from tupelo_server.metrics import Metrics
 from tupelo_server.request_log import RequestLog
+from tupelo_server.stats import EngineStats
 
 
 @dataclass(kw_only=True)
@@ -27,7 +28,7 @@ class ServerState:
         held: an operator keeps the engine from computing; requests wait.
         weight_version: the operator's name for the weights that are served.
         started_s: when the process began, in seconds since 1970.
-        log: what is written of each request.
+        log: what is written of each request. stats: the engine's numbers.
     """
 
     config: ServerConfig
@@ -40,9 +41,11 @@ class ServerState:
     weight_version: str = field(init=False)
     started_s: float = field(default_factory=time.time)
     log: RequestLog = field(init=False)
+    stats: EngineStats = field(init=False)
 
     def __post_init__(self) -> None:
         config = self.config
+        self.stats = EngineStats(self.engine)
         self.log = RequestLog(enabled=config.log_requests, level=config.log_requests_level)
         self.weight_version = config.weight_version
 

@@ -2,7 +2,6 @@
 ``/health_generate``, which says so."""
 
 import asyncio
-from typing import Any
 
 from fastapi import APIRouter
 from prometheus_client import CONTENT_TYPE_LATEST
@@ -22,7 +21,6 @@ router = APIRouter()
 PUBLIC = opened_to(Access.PUBLIC)
 
 PROBE_TIMEOUT_S = 20.0
-STATS_TIMEOUT_S = 2.0
 
 
 @router.get("/health", openapi_extra=PUBLIC)
@@ -67,13 +65,7 @@ async def metrics(request: Request) -> Response:
     state = state_of(request)
     if not state.config.enable_metrics:
         raise NotFound("metrics are switched off")
-    stats: dict[str, Any] = {}
-    if state.frontend is not None:
-        try:
-            async with asyncio.timeout(STATS_TIMEOUT_S):
-                stats = await state.engine.control("stats")
-        except (RequestError, TimeoutError):
-            stats = {}
+    stats = {} if state.frontend is None else await state.stats.now()
     stats["engine_up"] = int(state.health().ready)
     stats["messages_dropped"] = state.engine.num_dropped
     state.metrics.model_name = state.model_name if state.frontend is not None else ""
