@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.security.guarded import Guarded
+from tests.security.guarded import Guarded, Keyed
 from tests.security.model import write_byte_model
 
 
@@ -40,3 +40,24 @@ def server(besieged: Guarded) -> Iterator[Guarded]:
     """The same for one test; checked after it."""
     yield besieged
     besieged.still_stands()
+
+
+@pytest.fixture(scope="session")
+def keyed_served(byte_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Keyed]:
+    """A server with keys of two users and of an administrator, which logs all it may."""
+    with Keyed(byte_model, tmp_path_factory.mktemp("keyed")) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def keyed_besieged(keyed_served: Keyed) -> Iterator[Keyed]:
+    """The same for one file."""
+    with keyed_served.besieged():
+        yield keyed_served
+
+
+@pytest.fixture
+def keyed(keyed_besieged: Keyed) -> Iterator[Keyed]:
+    """The same for one test; what streams beside it belongs to the first user."""
+    yield keyed_besieged
+    keyed_besieged.still_stands()

@@ -129,3 +129,29 @@ class Guarded(ServerProcess):
             - seen["tupelo:pages_cached"],
         }
         return {name: value for name, value in figures.items() if value}
+
+
+class Keyed(Guarded):
+    """The same with keys of two users, ``alice`` and ``bob``, and of an administrator, ``root``.
+
+    ``post`` and ``get`` send the first user's, whose streams are in the background.
+    """
+
+    alice, bob, root = "sk-alice-5e1f0a", "sk-bob-77c2d9", "sk-root-c0ffee"
+
+    def __init__(self, model: Path, folder: Path, *flags: str) -> None:
+        names = f"{self.alice},{self.bob}"
+        words = ["--log-level", "debug", "--log-requests", "--enable-cache-report"]
+        super().__init__(
+            model,
+            folder,
+            *words,
+            *flags,
+            key=self.alice,
+            TUPELO_API_KEY=names,
+            TUPELO_ADMIN_API_KEY=self.root,
+        )
+
+    def as_(self, key: str) -> dict[str, str]:
+        """Headers with a key; none at all with ""."""
+        return {"authorization": f"Bearer {key}"} if key else {}

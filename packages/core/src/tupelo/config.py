@@ -189,3 +189,13 @@ def environment() -> Environment:
         cache_dir=Path(cache) if cache else Path.home() / ".cache" / "tupelo",
         offline=os.environ.get("TUPELO_OFFLINE", "") == "1",
     )
+
+
+def engine_environment() -> dict[str, str]:
+    """The environment for the engine's process: this one without the API's keys, which it does not
+    need."""
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if not (name.startswith("TUPELO_") and name.endswith("_KEY"))
+    }

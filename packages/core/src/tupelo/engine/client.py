@@ -17,7 +17,7 @@ import zmq
 import zmq.asyncio
 
 from tupelo import errors
-from tupelo.config import EngineConfig
+from tupelo.config import EngineConfig, engine_environment
 from tupelo.engine.messages import (
     HEARTBEAT_S,
     Abort,
@@ -116,10 +116,12 @@ class EngineClient:
         self._started = asyncio.get_running_loop().create_future()
         self._process = await asyncio.create_subprocess_exec(
             sys.executable,
+            "-P",  # no modules from the working directory, which may be a model's folder
             "-m",
             "tupelo.engine.worker",
             str(self._folder),
             stdin=asyncio.subprocess.PIPE,
+            env=engine_environment(),
         )
         assert self._process.stdin is not None
         first = {"config": dataclasses.asdict(self._config), **self._log}

@@ -19,8 +19,14 @@ _MIN_SECRET = 6
 """A shorter secret would hide half of the log."""
 
 _PLACES = re.compile(r'File "[^"]*/(?:site-packages|src|lib/python[0-9.]+)/')
-_CONTROLS = {code: f"\\x{code:02x}" for code in (*range(32), 127) if code != 9}
+_CONTROLS = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160)) if code != 9}
 _CONTROLS[10] = "\\n"
+_CONTROLS |= {c: f"\\u{c:04x}" for c in (0x2028, 0x2029, *range(0x202A, 0x202F))}
+_CONTROLS |= {c: f"\\u{c:04x}" for c in range(0x2066, 0x206A)}
+"""What terminals obey, what ends a line for some reader, what turns the direction of writing."""
+
+_PLAIN = re.compile(r"[^\s=\"]*")
+"""A text that stands in a line without quotes."""
 
 
 def set_up_logging(
@@ -63,11 +69,12 @@ class LineFormatter(logging.Formatter):
                 },
                 ensure_ascii=False,
                 default=str,
-            )
+            ).translate({code: f"\\u{code:04x}" for code in _CONTROLS})
         else:
             message = record.getMessage()
             for name, value in fields.items():
-                shown = value if isinstance(value, str) else json.dumps(value, default=str)
+                plain = isinstance(value, str) and _PLAIN.fullmatch(value)
+                shown = value if plain else json.dumps(value, ensure_ascii=False, default=str)
                 message += f" {name}={shown}"
             message = message.translate(_CONTROLS)
             head = f"{self._time(record)} {record.levelname} {self._process} {record.name}"
