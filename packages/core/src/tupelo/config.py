@@ -46,6 +46,11 @@ class EngineConfig:
     load_format: str = option(
         "auto", "where weights come from", choices=("auto", "safetensors", "gguf", "dummy")
     )
+    task: str = option(
+        "auto",
+        "what the model is for; auto goes by its architecture and files",
+        choices=("auto", "generate", "embed", "classify", "rank"),
+    )
     dtype: str = option(
         "auto",
         "compute type; auto is the checkpoint's where the backend has it, else the backend's first",

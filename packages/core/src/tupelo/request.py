@@ -3,7 +3,8 @@
 ``SamplingParams`` and ``Request`` are plain data that travel between processes as msgspec messages.
 Every number that a client can send is checked here and nowhere else (``SamplingParams.checked``,
 ``Request.checked``): a value outside its bounds raises ``InvalidRequest`` naming the field, before
-anything is allocated. Imports neither torch nor any other part of Tupelo but ``errors``.
+anything is allocated. Imports neither torch nor any other part of Tupelo but ``errors`` and
+``pooling``.
 """
 
 import contextlib
@@ -15,6 +16,7 @@ from enum import StrEnum
 from typing import Any
 
 from tupelo.errors import ContextLengthExceeded, InvalidRequest
+from tupelo.pooling import PoolingParams
 
 GREEDY_TEMPERATURE = 1e-6
 """A temperature below this means greedy, as SGLang has it."""
@@ -206,6 +208,7 @@ class Request:
             none.
         stream: whether tokens are reported as they come, or all together at the end.
         grammar: what the output must look like; None for anything.
+        pooling: what is to be made of the prompt, where nothing is generated; None generates.
         arrived_s: when it was sent to the engine (``time.monotonic`` of this machine); 0.0 means
             when the engine took it.
     """
@@ -221,6 +224,7 @@ class Request:
     prompt_logprobs_from: int | None = None
     stream: bool = True
     grammar: Grammar | None = None
+    pooling: PoolingParams | None = None
     arrived_s: float = 0.0
 
     def checked(self, *, vocab_size: int, context_length: int) -> "Request":

@@ -74,7 +74,8 @@ class PrefixCache:
         eviction: ``"lru"`` or ``"lfu"``.
 
     Raises:
-        ConfigError: no group, a page size or window below 1, or an unknown eviction policy.
+        ConfigError: enabled without a group, a page size or window below 1, or an unknown eviction
+            policy.
     """
 
     def __init__(
@@ -85,7 +86,7 @@ class PrefixCache:
         enabled: bool = True,
         eviction: str = "lru",
     ) -> None:
-        if not groups:
+        if enabled and not groups:
             raise ConfigError("a prefix cache needs at least one page group; got none")
         if page_size < 1:
             raise ConfigError(f"page_size is {page_size}; it must be at least 1")
@@ -195,7 +196,8 @@ class PrefixCache:
         core = self._core
         if not core.make_room(total):
             return False
-        fresh: PageArray = np.stack([pool.alloc(total) for pool in core.pools])
+        fresh: PageArray = np.array([pool.alloc(total) for pool in core.pools], np.int32)
+        fresh = fresh.reshape(len(core.pools), total)
         start = 0
         for lease, count in grown:
             lease.append(count)[:] = fresh[:, start : start + count]

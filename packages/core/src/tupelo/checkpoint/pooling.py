@@ -5,12 +5,15 @@ never generates. Sentence-transformers' files beside it are ``sentence.py``'s.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from typing import Any, Final, Protocol
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from tupelo.checkpoint.fields import Fields, shown
 from tupelo.errors import UnsupportedModel
 from tupelo.pooling import PoolingKind, PoolingTask
+
+if TYPE_CHECKING:
+    from tupelo.checkpoint.model_config import ModelConfig
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -187,19 +190,25 @@ def embedding(fields: Fields, kind: PoolingKind, unused: tuple[str, ...]) -> Poo
     )
 
 
-def ranking(config: PoolingConfig | None, layer: HeadLayer, template: str) -> PoolingConfig:
-    """A decoder that ranks by the odds of its second label over its first, as next tokens."""
-    base = config or PoolingConfig(task=PoolingTask.RANK, heads={})
-    return replace(
-        base,
+def ranking(layer: HeadLayer, answers: tuple[str, ...]) -> PoolingConfig:
+    """A decoder that ranks by how likely its last answer is among them, as the next token."""
+    return PoolingConfig(
         task=PoolingTask.RANK,
         heads={"": PoolingHead(kind=PoolingKind.LAST, layers=(layer,))},
-        labels=("no", "yes"),
+        labels=answers,
         activation="softmax",
-        template=template,
-        normalize=False,
-        unused=(),
+        template="qwen3",
+        unused=_DECODER_UNUSED,
     )
+
+
+def embed_only(shape: "ModelConfig", pooling: PoolingConfig | None) -> PoolingConfig:
+    """Hidden states as vectors, of a model that is for something else."""
+    kind = PoolingKind.LAST if shape.encoder is None else PoolingKind.CLS
+    layers = () if pooling is None else pooling.heads[""].layers
+    named = tuple(name for layer in layers for name in (f"{layer.name}.", f"{layer.norm}."))
+    unused = (*(_DECODER_UNUSED if pooling is None else pooling.unused), *named)
+    return embedding(Fields(shape.raw, "config.json"), kind, tuple(n for n in unused if n != "."))
 
 
 def label_names(fields: Fields) -> tuple[str, ...]:

@@ -6,7 +6,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -29,8 +29,16 @@ from tupelo.checkpoint import (
 )
 from tupelo.config import EngineConfig, environment
 from tupelo.engine.messages import EngineInfo
-from tupelo.engine.plan import EnginePlan, choose_dtype, plan_engine, step_tokens
+from tupelo.engine.plan import (
+    EnginePlan,
+    choose_dtype,
+    largest_step,
+    longest_input,
+    plan_engine,
+    step_tokens,
+)
 from tupelo.engine.resolve import resolve
+from tupelo.engine.task import for_task, has_segments, head_kinds, pooling_info
 from tupelo.errors import CapabilityError, ConfigError
 from tupelo.models import Model, build_model
 from tupelo.ops import OPS, OpTable
@@ -109,9 +117,10 @@ def find_source(config: EngineConfig) -> Source:
         if file.is_file():
             with file.open(encoding="utf-8") as stream:
                 shape = parse_hf_config(json.load(stream), where=str(file))
-            return Source(
+            source = Source(
                 config=shape, checkpoint=None, path=str(path), tokenizer_path=tokenizer or str(path)
             )
+            return with_task(source, config.task)
     checkpoint = open_checkpoint(path)
     if config.load_format not in ("auto", "dummy", checkpoint.format):
         raise ConfigError(
@@ -121,12 +130,23 @@ def find_source(config: EngineConfig) -> Source:
         logger.warning("%s brings Python code of its own; it is not run", path)
     found = tokenizer or (str(checkpoint.tokenizer_path) if checkpoint.tokenizer_path else "")
     dummy = config.load_format == "dummy"
-    return Source(
+    source = Source(
         config=checkpoint.config,
         checkpoint=None if dummy else checkpoint,
         path=str(path),
         tokenizer_path=found,
     )
+    return with_task(source, config.task)
+
+
+def with_task(source: Source, task: str) -> Source:
+    """``source`` for what ``--task`` says that it is for.
+
+    Raises:
+        ConfigError: this model cannot be used for that.
+    """
+    shape = for_task(source.config, task, source.tokenizer_path)
+    return replace(source, config=shape)
 
 
 def make_model(config: EngineConfig, shape: ModelConfig, backend: Backend) -> Model:
@@ -149,7 +169,7 @@ def make_model(config: EngineConfig, shape: ModelConfig, backend: Backend) -> Mo
             f"--batch-invariant: backend {backend.name!r} is not batch-invariant in {dtype} over "
             f"{kv_dtype} K/V; it is in: {', '.join(invariant) or 'no type'}"
         )
-    context = config.context_length or shape.max_position_embeddings
+    context = longest_input(config, shape)
     if context > shape.max_position_embeddings:
         raise ConfigError(
             f"--context-length: {context} is above the model's {shape.max_position_embeddings}"
@@ -253,6 +273,8 @@ def scheduler_config(built: Built) -> SchedulerConfig:
         same_step_sharing=built.backend.capabilities.same_step_sharing,
         seed=config.seed,
         jump_forward=not config.disable_jump_forward,
+        heads=head_kinds(built.source.config),
+        token_types=has_segments(built.source.config),
     )
 
 
@@ -290,7 +312,8 @@ def make_runner(
         max_pages=max_pages,
         num_groups=len(model.kv_specs),
         depth=config.pipeline_depth,
-        max_tokens=step_tokens(config, plan.context_length),
+        max_tokens=largest_step(config, model.config, plan.context_length),
+        generates=model.config.pooling is None,
     )
     runner = backend.runner(parts)
     for name, part in (
@@ -351,6 +374,7 @@ def _describe(
         },
         phases_s=phases.seconds,
         generation_defaults={k: float(v) for k, v in values.items() if v is not None},
+        pooling=pooling_info(shape),
     )
 
 

@@ -27,6 +27,7 @@ from tupelo.engine.messages import (
 )
 from tupelo.engine.profiling import Profiling
 from tupelo.engine.resident import Resident
+from tupelo.engine.task import check_purpose
 from tupelo.errors import RequestError
 from tupelo.request import Request
 from tupelo.scheduler import Scheduler
@@ -129,6 +130,7 @@ class EngineCore:
         """Take a request in; where that cannot be, its only output."""
         info = self._built.info
         try:
+            check_purpose(request, info.pooling)
             if not self._trusted:
                 request = request.checked(
                     vocab_size=info.vocab_size, context_length=info.context_length

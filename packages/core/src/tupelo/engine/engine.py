@@ -23,6 +23,7 @@ from tupelo.backend import Backend
 from tupelo.config import EngineConfig
 from tupelo.engine.build import Source, build
 from tupelo.engine.core import EngineCore
+from tupelo.engine.encode import Builder, PoolingCalls
 from tupelo.engine.mail import Address, Item, LoopPost, Post, ThreadPost, deliver
 from tupelo.engine.messages import (
     Abort,
@@ -59,10 +60,10 @@ class Sample:
     """One sample that a call asks for: its request and how its reply is made."""
 
     request: Request
-    builder: ReplyBuilder
+    builder: Builder
 
 
-class Engine:
+class Engine(PoolingCalls):
     """A model, served to this process.
 
     Args:
@@ -328,6 +329,12 @@ class Engine:
             vocab_size=self.info.vocab_size, context_length=self.info.context_length
         )
         return Sample(request, ReplyBuilder(self.tokenizer, request))
+
+    def _collect(self, requests: Sequence[Request], builders: Sequence[Builder]) -> list[Any]:
+        pairs = zip(requests, builders, strict=True)
+        samples = [Sample(request, builder) for request, builder in pairs]
+        replies = {reply.pop("index"): reply for reply in self._stream(samples, False)}
+        return [replies[index] for index in range(len(samples))]
 
     def _stream(self, samples: Sequence[Sample], single: bool) -> Iterator[dict[str, Any]]:
         """Submit, and yield cumulative replies as outputs come."""

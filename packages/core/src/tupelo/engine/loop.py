@@ -27,9 +27,10 @@ from tupelo.backend import Ticket
 from tupelo.batch import Feature, StepResult
 from tupelo.engine.executor import Executor
 from tupelo.engine.grammars import GrammarQueue
-from tupelo.engine.messages import Finish, Output, Scores, Timing
+from tupelo.engine.messages import Finish, Output, Scores, Timing, Vectors
 from tupelo.errors import InvalidRequest, QueueFull, QueueTimeout, RequestAborted, RequestError
 from tupelo.grammar import Matcher
+from tupelo.pooling import finish as finish_vectors
 from tupelo.request import FinishReason, Request
 from tupelo.scheduler import Ended, Entry, Phase, Scheduler, Step, grammar_ending
 from tupelo.scheduler.pace import Average
@@ -330,6 +331,7 @@ def _output(entry: Entry, finish: Finish | None = None, timing: Timing | None = 
         prompt_scores = Scores(entry.prompt_logprobs, entry.prompt_tops)
     if timing is None and entry.num_reported == 0:
         timing = _timing(entry, entry.first_token_s)
+    vectors = _vectors(entry) if finish is not None and finish.status == 200 else None
     entry.num_reported += len(token_ids)
     return Output(
         rid=entry.rid,
@@ -340,4 +342,14 @@ def _output(entry: Entry, finish: Finish | None = None, timing: Timing | None = 
         prompt_scores=prompt_scores,
         retractions=entry.retractions,
         timing=timing,
+        vectors=vectors,
     )
+
+
+def _vectors(entry: Entry) -> Vectors | None:
+    """What was pooled of an entry that is done, as it was asked for."""
+    params = entry.request.pooling
+    if params is None:
+        return None
+    made = finish_vectors(np.concatenate(entry.vectors), params)
+    return Vectors(rows=len(made), size=made.shape[1], data=made.tobytes())

@@ -8,8 +8,11 @@ subclass ``ValidationError`` for wrong types), are counted by the receiver, and 
 from typing import Any
 
 import msgspec
+import numpy as np
+import numpy.typing as npt
 
 from tupelo.errors import InvalidRequest, RequestError, RequestFailed
+from tupelo.pooling import PoolingInfo
 from tupelo.request import FinishReason, Request
 
 
@@ -90,6 +93,21 @@ class Timing(msgspec.Struct, frozen=True):
     decode_s: float = 0.0
 
 
+class Vectors(msgspec.Struct, frozen=True):
+    """What was pooled for one request: ``data`` is (rows, size) float32 in row-major order.
+
+    One row, or one for each token of the input.
+    """
+
+    rows: int
+    size: int
+    data: bytes
+
+    def array(self) -> npt.NDArray[np.float32]:
+        """(rows, size), read-only."""
+        return np.frombuffer(self.data, np.float32).reshape(self.rows, self.size)
+
+
 class Output(msgspec.Struct, frozen=True):
     """From the engine: what is new of one request.
 
@@ -100,6 +118,7 @@ class Output(msgspec.Struct, frozen=True):
             ``prompt_logprobs_from`` on, once, in the output that brings the first token or the end.
         retractions: times that it lost its pages and was computed again.
         timing: in the output that brings the first token, and in the last.
+        vectors: in the only output of a request that is pooled.
     """
 
     rid: str
@@ -110,6 +129,7 @@ class Output(msgspec.Struct, frozen=True):
     prompt_scores: Scores | None = None
     retractions: int = 0
     timing: Timing | None = None
+    vectors: Vectors | None = None
 
 
 class Outputs(msgspec.Struct, tag=True, frozen=True):
@@ -132,6 +152,7 @@ class EngineInfo(msgspec.Struct, tag=True, frozen=True):
         max_total_tokens: tokens that the K/V pool holds. kernels: the kernel table, a row a choice.
         memory: bytes, planned and measured. versions: of libraries that matter.
         phases_s: seconds of each start-up phase.
+        pooling: of a model that makes vectors; None of one that generates.
     """
 
     model_path: str
@@ -152,6 +173,7 @@ class EngineInfo(msgspec.Struct, tag=True, frozen=True):
     versions: dict[str, str]
     phases_s: dict[str, float]
     generation_defaults: dict[str, float]
+    pooling: PoolingInfo | None = None
 
 
 class StartFailed(msgspec.Struct, tag=True, frozen=True):

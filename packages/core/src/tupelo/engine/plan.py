@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tupelo.backend import Backend, Runtime
+from tupelo.checkpoint import ModelConfig
 from tupelo.config import EngineConfig
 from tupelo.errors import ConfigError, OutOfMemory
 from tupelo.models import Model
@@ -64,11 +65,13 @@ def plan_engine(
     budget = min(int(total * fraction), free)
     table = OpTable(OPS, backend.kernels, fallback=config.kernel_fallback)
     weights = weight_sizes(model, table).total_bytes
-    context = config.context_length or model.config.max_position_embeddings
+    context = longest_input(config, model.config)
     workspace = workspace_bytes(config, model, context)
     room = max(0, budget - weights - workspace)
     groups = _divide(config, model.kv_specs, room, context)
     page_bytes = [spec.bytes_per_token() * config.page_size for spec in model.kv_specs]
+    if not groups:
+        return _without_kv(config, weights, workspace, budget, context)
     kv_bytes = sum(g.num_pages * b for g, b in zip(groups, page_bytes, strict=True))
     whole = [g.num_pages for g in groups if g.window is None] or [g.num_pages for g in groups]
     kv_tokens = min(whole) * config.page_size
@@ -87,6 +90,39 @@ def plan_engine(
     return EnginePlan(memory=memory, groups=groups, context_length=min(context, kv_tokens))
 
 
+def _without_kv(
+    config: EngineConfig, weights: int, workspace: int, budget: int, context: int
+) -> EnginePlan:
+    """The plan of a model that stores nothing of its inputs.
+
+    Raises:
+        OutOfMemory: weights and workspace do not fit.
+    """
+    memory = MemoryPlan(
+        weight_bytes=weights, kv_bytes=0, workspace_bytes=workspace, kv_tokens=0, bytes_per_token=0
+    )
+    if weights + workspace > budget:
+        raise OutOfMemory(
+            f"weights {weights / GIB:.2f} GiB and workspace {workspace / GIB:.2f} GiB do not fit "
+            f"into {budget / GIB:.2f} GiB. Lower --chunked-prefill-size, --context-length or "
+            "--max-running-requests, or raise --mem-fraction-static"
+        )
+    return EnginePlan(memory=memory, groups=(), context_length=context)
+
+
+def longest_input(config: EngineConfig, shape: ModelConfig) -> int:
+    """Tokens of the longest prompt and its output: as configured, or as the model's authors say."""
+    meant = shape.pooling.max_length if shape.pooling is not None else 0
+    most = shape.max_position_embeddings
+    return config.context_length or min(meant or most, most)
+
+
+def largest_step(config: EngineConfig, shape: ModelConfig, context: int) -> int:
+    """Prompt tokens of one step at most; a model that needs whole inputs is not cut short."""
+    whole = shape.bidirectional or (shape.pooling is not None and shape.pooling.needs_whole)
+    return max(step_tokens(config, context), context if whole else 0)
+
+
 def step_tokens(config: EngineConfig, context: int) -> int:
     """Prompt tokens of one step at most, under a resolved config."""
     return context if config.chunked_prefill_size < 0 else min(config.chunked_prefill_size, context)
@@ -97,10 +133,10 @@ def workspace_bytes(config: EngineConfig, model: Model, context: int) -> int:
     state."""
     shape, size = model.config, dtype_bytes(model.options.dtype)
     rows = config.max_running_requests
-    tokens = step_tokens(config, context) + rows
+    tokens = largest_step(config, shape, context) + rows
     heads = (shape.num_heads + 2 * shape.num_kv_heads) * shape.head_dim
     activations = tokens * (4 * shape.hidden_size + heads + 3 * shape.intermediate_size) * size
-    logits = rows * shape.vocab_size * (size + 3 * 4)
+    logits = 0 if shape.pooling is not None else rows * shape.vocab_size * (size + 3 * 4)
     tables = len(model.kv_specs) * (rows + 1) * -(-context // config.page_size) * 4
     return activations + logits + tables
 

@@ -50,7 +50,7 @@ class ReplyBuilder:
         """
         finish = output.finish
         if finish is not None and finish.reason in (FinishReason.ERROR, FinishReason.ABORT):
-            raise _error(finish)
+            raise request_error(finish)
         self._cached_tokens = output.cached_tokens
         self._prompt_scores = output.prompt_scores or self._prompt_scores
         ids = output.token_ids
@@ -107,7 +107,8 @@ def _finish_reason(finish: Finish, num_tokens: int) -> dict[str, Any]:
     return {"type": "length", "length": num_tokens}
 
 
-def _error(finish: Finish) -> RequestError:
+def request_error(finish: Finish) -> RequestError:
+    """The error of a request that failed or was aborted."""
     if finish.reason is FinishReason.ABORT:
         return RequestAborted(finish.message)
     kind = InvalidRequest if finish.status == InvalidRequest.status else RequestFailed

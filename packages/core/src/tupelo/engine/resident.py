@@ -173,7 +173,7 @@ class Resident:
         if checkpoint.format != "safetensors":
             raise CheckpointError(f"holds {checkpoint.format} weights; only safetensors are taken")
         served = self._built.source.config
-        like = {n: getattr(served, n) for n in ("dtype", "bos_token_id", "pad_token_id")}
+        like = {n: getattr(served, n) for n in ("dtype", "bos_token_id", "pad_token_id", "pooling")}
         found = replace(checkpoint.config, **like)
         if found != served:
             names = [n for n in served.__slots__ if n != "raw"]

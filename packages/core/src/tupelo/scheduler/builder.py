@@ -1,7 +1,7 @@
 """Building the record of a step out of the slots' columns and the chosen prompt chunks."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -40,6 +40,7 @@ class Step:
     Attributes:
         rows: of the sampling rows, in the order of ``batch.logits_rows``.
         chunks: the prompt chunks in it. scores: chunk and number of scored positions, in order.
+        pooled: for each group of ``batch.pooled`` chunk and number of its outputs, in order.
     """
 
     batch: Batch
@@ -47,6 +48,7 @@ class Step:
     chunks: list[Row]
     ends: list[int]
     scores: list[tuple[Row, int]]
+    pooled: list[list[tuple[Row, int]]] = field(default_factory=list)
 
 
 def build_step(

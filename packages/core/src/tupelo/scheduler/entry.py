@@ -8,8 +8,10 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from tupelo.batch import FloatArray
 from tupelo.cache.lease import Lease
 from tupelo.cache.radix import Namespace
+from tupelo.pooling import PoolingKind
 from tupelo.request import Request
 
 Ids = npt.NDArray[np.int64]
@@ -71,6 +73,9 @@ class Entry:
         stop_ids: ids that end it (its own, and the model's unless ignored).
         scored: prompt positions whose log-probability is known, from ``prompt_logprobs_from`` on.
         logprobs, tops: of generated tokens, in order; empty unless asked for.
+        pooling: which hidden states its vectors are made of; None if it generates.
+        stored: whether its K/V are kept anywhere.
+        vectors: what was pooled so far, in order of its tokens; (n, size) each.
         cached_tokens: prompt tokens found in the cache at first admission.
         num_waits: steps in which it waited for another request's prefix.
     """
@@ -81,6 +86,8 @@ class Entry:
     stop_ids: frozenset[int]
     max_new_tokens: int
     matcher: Matcher | None = None
+    pooling: PoolingKind | None = None
+    stored: bool = True
     ids: Ids = field(init=False)
     num_prompt: int = field(init=False)
     num_ids: int = field(init=False)
@@ -98,6 +105,7 @@ class Entry:
     prompt_tops: list[list[tuple[int, float]]] = field(default_factory=list)
     logprobs: list[float | None] = field(default_factory=list)
     tops: list[list[tuple[int, float]]] = field(default_factory=list)
+    vectors: list[FloatArray] = field(default_factory=list)
     cached_tokens: int = -1
     num_waits: int = 0
     arrived_s: float = field(default_factory=time.monotonic)
@@ -126,9 +134,17 @@ class Entry:
         return self.num_ids + self.num_pending - self.num_prompt
 
     @property
+    def whole(self) -> bool:
+        """Whether its prompt is computed in one step: nothing of it is stored, or its vector is of
+        all of its hidden states at once."""
+        return not self.stored or self.pooling in (PoolingKind.CLS, PoolingKind.MEAN)
+
+    @property
     def max_match(self) -> int:
-        """Prompt tokens that may come from the cache: the last one, and scored ones, are
-        computed."""
+        """Prompt tokens that may come from the cache: the last one, and scored ones, are computed,
+        and all where the hidden state of each is wanted."""
+        if self.pooling not in (None, PoolingKind.LAST):
+            return 0
         limit = self.num_ids - 1
         return limit if self.scored >= self.num_prompt else min(limit, self.scored - 1)
 

@@ -7,6 +7,7 @@ from tupelo.batch import Feature, StepResult
 from tupelo.request import FinishReason
 from tupelo.scheduler.builder import Row, Step
 from tupelo.scheduler.entry import Entry, Phase
+from tupelo.scheduler.pooled import record_pooled
 
 
 class Ended(NamedTuple):
@@ -21,6 +22,7 @@ class Ended(NamedTuple):
 def record_result(step: Step, result: StepResult) -> tuple[list[Row], list[Ended]]:
     """Append what the step produced; see ``Scheduler.commit``."""
     _record_scores(step, result)
+    record_pooled(step, result)
     ended: list[Ended] = []
     live: list[Row] = []
     now = time.monotonic()

@@ -6,9 +6,9 @@ with tokens that only the device knows. Nothing here knows a device, text or HTT
 """
 
 import random
+import sys
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -19,68 +19,20 @@ from tupelo.errors import QueueFull
 from tupelo.request import FinishReason, Request
 from tupelo.scheduler.admission import GrowthEstimate
 from tupelo.scheduler.builder import Chunk, Row, Step, build_step
+from tupelo.scheduler.config import Counters, SchedulerConfig
 from tupelo.scheduler.entry import Entry, Matcher, Phase
 from tupelo.scheduler.jump import jump_forward
 from tupelo.scheduler.pace import StepTimes
 from tupelo.scheduler.policy import make_policy
+from tupelo.scheduler.pooled import add_pooling
 from tupelo.scheduler.results import Ended, record_result
 from tupelo.scheduler.slots import SlotTable
-from tupelo.specs import PageGroup
 
 STARVED = 16
 """However long a step takes, it has room for this part of ``chunk_tokens``."""
 
 MAX_SCANNED = 256
 """Waiting requests that one step looks at."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class SchedulerConfig:
-    """What the scheduler is told once.
-
-    Attributes:
-        groups: page groups. page_size: tokens a page. context_length: longest prompt + output.
-        eos_token_ids: the model's end tokens.
-        max_running, max_queued: requests. chunk_tokens: prompt tokens a step; 0 means whole
-            prompts.
-        policy, eviction: names. radix: whether prefixes are shared.
-        same_step_sharing: rows may read pages that another row of the same step fills.
-        worth_waiting_tokens: a shared prefix at least this long is waited for.
-        seed: for requests that bring none, and for the random policy.
-        jump_forward: tokens that a grammar forces are appended without being sampled.
-        step_s: longest step, as predicted, while a streamed request decodes; 0.0: no bound.
-    """
-
-    groups: tuple[PageGroup, ...]
-    page_size: int
-    context_length: int
-    eos_token_ids: tuple[int, ...] = ()
-    max_running: int = 64
-    max_queued: int = 1024
-    chunk_tokens: int = 512
-    policy: str = "fcfs"
-    eviction: str = "lru"
-    radix: bool = True
-    same_step_sharing: bool = False
-    worth_waiting_tokens: int = 32
-    seed: int = 0
-    jump_forward: bool = True
-    step_s: float = 0.0
-
-
-@dataclass(slots=True)
-class Counters:
-    """What has happened since the start; monotonic."""
-
-    steps: int = 0
-    prefill_tokens: int = 0
-    cached_tokens: int = 0
-    decode_tokens: int = 0
-    forced_tokens: int = 0
-    retractions: int = 0
-    finished: int = 0
-    aborted: int = 0
-    waits: int = 0
 
 
 class Scheduler:
@@ -93,7 +45,10 @@ class Scheduler:
     def __init__(self, config: SchedulerConfig) -> None:
         self.config = config
         self.cache = PrefixCache(
-            config.groups, config.page_size, enabled=config.radix, eviction=config.eviction
+            config.groups,
+            config.page_size,
+            enabled=config.radix and bool(config.groups),
+            eviction=config.eviction,
         )
         max_pages = -(-config.context_length // config.page_size) + 1
         self.slots = SlotTable(config.max_running, len(config.groups), config.page_size, max_pages)
@@ -154,6 +109,8 @@ class Scheduler:
             matcher=matcher,
             # Forced tokens are neither scored nor counted for penalties.
             jumps=config.jump_forward and not request.logprobs and not params.penalised,
+            pooling=config.heads[request.pooling.head] if request.pooling else None,
+            stored=bool(config.groups),
         )
         self._live[request.rid] = entry
         self._waiting.append(entry)
@@ -195,6 +152,8 @@ class Scheduler:
             return None
         self.counters.steps += 1
         step = build_step(self.counters.steps, self.slots, decode, chunks, admissions)
+        if self.config.heads:
+            add_pooling(step, chunks, token_types=self.config.token_types)
         self._advance(decode, chunks)
         return step
 
@@ -312,6 +271,7 @@ class Scheduler:
         entry.retractions += 1
         entry.phase = Phase.WAITING
         entry.num_computed = entry.num_pending = 0
+        entry.vectors.clear()
         start = entry.request.prompt_logprobs_from
         if start is not None:
             known = len(entry.prompt_logprobs) - (start == 0)
@@ -336,7 +296,9 @@ class Scheduler:
             if self._should_wait(entry, start):
                 return 0
         stop = min(entry.num_ids, start + budget)
-        if stop < entry.num_ids:  # on a page boundary, others' pages can be adopted next
+        if stop < entry.num_ids and entry.whole:  # with others or alone, but not in parts
+            stop = start if chunks else entry.num_ids
+        elif stop < entry.num_ids:  # on a page boundary, others' pages can be adopted next
             aligned = stop - stop % self.config.page_size
             stop = aligned if aligned > start else stop
         if stop <= start:
@@ -389,7 +351,8 @@ class Scheduler:
 
     def _available_pages(self) -> int:
         """Pages that can be had now in every group."""
-        return min(self.cache.num_available(g) for g in range(len(self.config.groups)))
+        groups = range(len(self.config.groups))
+        return min((self.cache.num_available(g) for g in groups), default=sys.maxsize)
 
     def _reserved_pages(self) -> int:
         """Pages that the running requests will likely still take."""

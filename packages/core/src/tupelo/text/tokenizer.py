@@ -95,6 +95,40 @@ class Tokenizer:
         found = backend.encode_batch(list(texts), add_special_tokens=add_special_tokens)
         return [encoding.ids for encoding in found]
 
+    def frame(
+        self, first: str, second: str | None = None, *, max_tokens: int = 0
+    ) -> tuple[list[int], int]:
+        """Ids of a text, or of a pair of texts, between the tokens that the model wants around
+        them; special tokens written in a text are ordinary text.
+
+        Args:
+            max_tokens: cut the texts, the longer one first, so that there are no more ids than
+                this; 0 means no limit.
+
+        Returns:
+            The ids, and where the second segment begins: 0 where the model has but one.
+
+        Raises:
+            InvalidRequest: a text that cannot be written in UTF-8, or a limit without room.
+        """
+        backend = self._plain_backend()
+        texts = [first] if second is None else [first, second]
+        for text in texts:
+            _check_text(text)
+        parts = [backend.encode(text, add_special_tokens=False) for text in texts]
+        if max_tokens:
+            room = max_tokens - backend.num_special_tokens_to_add(second is not None)
+            if room < len(parts):
+                raise InvalidRequest(
+                    f"{max_tokens} tokens leave no room for text beside special tokens",
+                    param="truncate_prompt_tokens",
+                )
+            for part, size in zip(parts, _shares([len(p) for p in parts], room), strict=True):
+                part.truncate(size)
+        framed = backend.post_process(parts[0], None if second is None else parts[1])
+        types = framed.type_ids
+        return framed.ids, types.index(1) if 1 in types else 0
+
     def decode(self, ids: Sequence[int], *, skip_special_tokens: bool = True) -> str:
         """Text of ``ids``; bytes that are not UTF-8 become U+FFFD.
 
@@ -216,6 +250,18 @@ class Tokenizer:
                 plain.encode_special_tokens = True
                 self._plain = plain
         return self._plain
+
+
+def _shares(lengths: Sequence[int], room: int) -> list[int]:
+    """How much of each text to keep: all of it, or of the longer one first less."""
+    if sum(lengths) <= room:
+        return list(lengths)
+    if len(lengths) == 1:
+        return [room]
+    half, short = room // 2, min(lengths)
+    if short <= half:
+        return [length if length == short else room - short for length in lengths]
+    return [room - half, half]
 
 
 def _check_text(text: str) -> None:
