@@ -85,6 +85,7 @@ ENDINGS: Final[dict[str, PoolingTask]] = {
 }
 """Endings of the names of architectures that pool."""
 
+_GENERATES: Final = ("ForCausalLM", "LMHeadModel")
 _STEMS: Final = {"Gemma3Text": "Gemma3"}
 _DECODER_UNUSED: Final = ("lm_head.",)
 
@@ -92,6 +93,8 @@ _DECODER_UNUSED: Final = ("lm_head.",)
 def split_name(architecture: str) -> tuple[str, str]:
     """Stem and ending, such as ``("Llama", "ForSequenceClassification")``; ending "" where it names
     no model that pools."""
+    if architecture.endswith(_GENERATES):
+        return architecture, ""
     for ending in ENDINGS:
         if architecture.endswith(ending) and architecture != ending:
             stem = architecture.removesuffix(ending)

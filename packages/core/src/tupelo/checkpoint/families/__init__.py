@@ -85,7 +85,8 @@ def find_family(
         UnsupportedModel: nobody brings it; names the nearest one and lists those that are there.
     """
     stem, ending = split_name(architecture)
-    names = (architecture, f"{stem}ForCausalLM", f"{stem}Model") if ending else (architecture,)
+    bases = ("ForCausalLM", "LMHeadModel", "Model") if ending else ()
+    names = (architecture, *(stem + base for base in bases))
     for name in names:
         if name in FAMILIES or name in ENCODERS:
             return _own(name)
