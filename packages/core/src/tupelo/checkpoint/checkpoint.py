@@ -169,7 +169,9 @@ def open_checkpoint(path: str | Path) -> Checkpoint:
 
 def _open_safetensors(path: Path, names: list[str]) -> Checkpoint:
     config = parse_hf_config(read_json(path / "config.json"), where=str(path / "config.json"))
-    found = canonical_names(config, _safetensors_headers(path, names))
+    found = _safetensors_headers(path, names)
+    if config.encoder is not None:
+        found = canonical_names(config.encoder, found)
     tensors = {n: i for n, i in found.items() if not _is_buffer(n)}
     if config.pooling is None or config.pooling.task is PoolingTask.EMBED:
         config, modules = _with_modules(path, names, config)

@@ -1,31 +1,24 @@
-"""One spelling of tensor names where a model's files have several.
+"""One spelling of an encoder's tensor names where its files have several.
 
-The same layers are saved with a prefix below a head (``bert.encoder…``, ``model.layers…``) and
-without one alone (``encoder…``, ``layers…``); old files call the parts of a norm gamma and beta.
+The same layers are saved with a prefix below a head (``bert.encoder…``) and without one alone
+(``encoder…``); old files call the parts of a norm gamma and beta.
 """
 
 from collections.abc import Mapping
 from dataclasses import replace
 
-from tupelo.checkpoint.model_config import ModelConfig
+from tupelo.checkpoint.encoder import EncoderLayout
 from tupelo.checkpoint.tensors import TensorInfo
 
 _OLD_ENDINGS = {".gamma": ".weight", ".beta": ".bias"}
 
 
 def canonical_names(
-    config: ModelConfig, tensors: Mapping[str, TensorInfo]
+    layout: EncoderLayout, tensors: Mapping[str, TensorInfo]
 ) -> dict[str, TensorInfo]:
-    """``tensors`` under the names that the model asks for: an encoder's without prefix, a decoder's
-    with it."""
-    if config.encoder is not None:
-        renamed = {name: _bare(name, config.encoder.prefix) for name in tensors}
-    else:
-        renamed = _prefixed(config, tensors)
-    return {
-        renamed.get(name, name): replace(info, name=renamed.get(name, name))
-        for name, info in tensors.items()
-    }
+    """``tensors`` under the names that the model asks for: without the prefix."""
+    renamed = {_bare(name, layout.prefix): info for name, info in tensors.items()}
+    return {name: replace(info, name=name) for name, info in renamed.items()}
 
 
 def _bare(name: str, prefix: str) -> str:
@@ -34,16 +27,3 @@ def _bare(name: str, prefix: str) -> str:
         if name.endswith(old):
             return name.removesuffix(old) + new
     return name
-
-
-def _prefixed(config: ModelConfig, tensors: Mapping[str, TensorInfo]) -> dict[str, str]:
-    """New names of a decoder's tensors that were saved without what stands above its layers."""
-    layout = config.layout
-    prefix, dot, embedding = layout.embedding.rpartition(".")
-    if not dot or f"{layout.embedding}.weight" in tensors or f"{embedding}.weight" not in tensors:
-        return {}
-    above = f"{prefix}."
-    roots = tuple(
-        f"{root.removeprefix(above)}." for root in (layout.embedding, layout.layers, layout.norm)
-    )
-    return {name: above + name for name in tensors if name.startswith(roots)}
