@@ -124,7 +124,8 @@ def test_warming_up_touches_no_page(fused: bool) -> None:
     attention = TritonAttention(
         kinds, 4, 16, runtime, tuning=replace(SMALL, max_splits=4, fused_merge=fused)
     )
-    attention.warmup(pool, [0, 1], torch.float32)
+    for index in (0, 1):
+        attention.warmup(index, index, pool, torch.float32)
     for layer in (0, 1):
         for buffer in pool.buffers(layer):
             assert not buffer.any()

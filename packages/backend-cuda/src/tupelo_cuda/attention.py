@@ -121,6 +121,8 @@ class CudaAttention(AttentionBackend):
         name = self._chosen.get(spec)
         if name is None:
             name = self._choose(spec, dtype, kv.buffers(layer)[0].dtype, plan.inputs)
+            if name == "triton":
+                self._built[name].warmup(spec, layer, kv, dtype)
             if name != "reference":
                 from tupelo.triton.rope import norm_rope_qkv_store
 

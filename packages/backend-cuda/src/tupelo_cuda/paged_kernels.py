@@ -11,7 +11,10 @@ from torch import Tensor
 LIST_BLOCK = 256
 
 
-@triton.jit(do_not_specialize=["table_stride"])
+@triton.jit(
+    do_not_specialize=["table_stride"],
+    do_not_specialize_on_alignment=["slots_ptr", "indptr_ptr", "indices_ptr"],
+)
 def _list_kernel(table_ptr, slots_ptr, indptr_ptr, indices_ptr, table_stride, BLOCK: tl.constexpr):
     """Program (row, block): copy a part of the row's page table to its place in the list."""
     row = tl.program_id(0)

@@ -16,6 +16,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
@@ -147,12 +148,17 @@ class GraphRunner(EagerRunner):
         self, counts: tuple[int, ...], bucket: Bucket, features: frozenset[Feature] = frozenset()
     ) -> None:
         batch = idle_batch(counts, self._scratch_slot, len(self._tables), bucket)
-        batch.features = features
-        super().sample(super().forward(batch), batch).wait()
+        batch.features = features - {Feature.PENALTIES}  # whose tables exist once one is admitted
+        forward = super().forward(batch)
+        mask = None
+        if Feature.MASK in features:
+            words = -(-forward.logits.shape[1] // 32)
+            mask = np.full((len(forward.logits), words), -1, np.int32)
+        super().sample(forward, batch, mask).wait()
 
     def _warm_features(self, features: Iterable[frozenset[Feature]]) -> None:
         for wanted in features:
-            self._run_idle((1,), Bucket(), wanted - {Feature.MASK, Feature.PENALTIES})
+            self._run_idle((1,), Bucket(), wanted)
 
     # Capturing
 

@@ -19,6 +19,7 @@ from tupelo.backend import (
     check_part,
     find_backend,
 )
+from tupelo.batch import Feature
 from tupelo.checkpoint import (
     Checkpoint,
     ModelConfig,
@@ -323,7 +324,7 @@ def make_runner(
         ("runner", runner),
     ):
         check_part(name, part)
-    runner.warmup((), ())
+    runner.warmup((), [frozenset({feature}) for feature in Feature])
     return runner, kv.num_bytes()
 
 

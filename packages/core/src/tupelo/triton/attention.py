@@ -108,31 +108,30 @@ class TritonAttention(AttentionBackend):
         bound = min(wanted, tuning.max_splits, cdiv(longest, tuning.min_split_tokens))
         return 1 << max(bound, 1).bit_length() - 1
 
-    def warmup(self, kv: KVPool, layers: Sequence[int], dtype: torch.dtype) -> None:
-        """Build every kernel that any step can need, by running it on rows that touch nothing.
+    def warmup(self, spec: int, layer: int, kv: KVPool, dtype: torch.dtype) -> None:
+        """Build every kernel that any step can need for a spec, by running it on rows that touch
+        nothing.
 
         A runner that captures buckets builds theirs by capturing; this covers steps without a
         bucket, whose number of splits depends on rows and lengths.
 
         Args:
-            layers: a layer of each spec, in the order of the specs. dtype: of q, k and v.
+            layer: one of the spec's. dtype: of q, k and v.
         """
-        for kind, layer in zip(self._specs, layers, strict=True):
-            k_cache, v_cache = kv.buffers(layer)
-            shape = (2, kind.num_heads, kind.head_dim)
-            q = torch.zeros(shape, dtype=dtype, device=k_cache.device)
-            new = q[:, : kind.num_kv_heads].contiguous()
-            extend = self._empty_plan(kind, k_cache.device)
-            store_kv(new, new, k_cache, v_cache, extend.slot_mapping[kind.group])
-            cut_tiles(extend)
-            sizes = self._tuning.extend(kind.head_dim, q.element_size())
-            extend_attention(q, k_cache, v_cache, torch.zeros_like(q), kind, extend, sizes)
-            for one_token_rows in (False, True):
-                plan = replace(extend, decode_rows=1, one_token_rows=one_token_rows)
-                for exponent in range(self._tuning.max_splits.bit_length()):
-                    self._decode(
-                        q, torch.zeros_like(q), kind, kv.buffers(layer), plan, 1 << exponent
-                    )
+        kind = self._specs[spec]
+        k_cache, v_cache = kv.buffers(layer)
+        shape = (2, kind.num_heads, kind.head_dim)
+        q = torch.zeros(shape, dtype=dtype, device=k_cache.device)
+        new = q[:, : kind.num_kv_heads].contiguous()
+        extend = self._empty_plan(kind, k_cache.device)
+        store_kv(new, new, k_cache, v_cache, extend.slot_mapping[kind.group])
+        cut_tiles(extend)
+        sizes = self._tuning.extend(kind.head_dim, q.element_size())
+        extend_attention(q, k_cache, v_cache, torch.zeros_like(q), kind, extend, sizes)
+        for one_token_rows in (False, True):
+            plan = replace(extend, decode_rows=1, one_token_rows=one_token_rows)
+            for exponent in range(self._tuning.max_splits.bit_length()):
+                self._decode(q, torch.zeros_like(q), kind, kv.buffers(layer), plan, 1 << exponent)
 
     def _empty_plan(self, kind: AttentionSpec, device: torch.device) -> TritonPlan:
         """Two tokens of one row of length 0: nothing is stored, read or written."""
