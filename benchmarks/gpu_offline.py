@@ -26,6 +26,7 @@ from typing import Any
 
 import gpu_workloads as workloads
 import torch
+from dummy_model import LLAMA_8B
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "ci" / "cuda"))
 from rates import rates
@@ -59,24 +60,6 @@ PEERS: dict[str, tuple[str, float]] = {
 }
 """The better of vLLM 0.26.0 and SGLang 0.5.16 on one H100 80GB, and the figure that is compared."""
 
-LLAMA_8B: dict[str, Any] = {
-    "architectures": ["LlamaForCausalLM"],
-    "model_type": "llama",
-    "vocab_size": workloads.VOCAB,
-    "hidden_size": workloads.MODEL["hidden"],
-    "intermediate_size": workloads.MODEL["ffn"],
-    "num_hidden_layers": workloads.MODEL["layers"],
-    "num_attention_heads": workloads.MODEL["heads"],
-    "num_key_value_heads": workloads.MODEL["kv_heads"],
-    "head_dim": workloads.MODEL["head_dim"],
-    "max_position_embeddings": 131072,
-    "rms_norm_eps": 1e-5,
-    "rope_theta": workloads.MODEL["rope_theta"],
-    "tie_word_embeddings": False,
-    "torch_dtype": "bfloat16",
-    "eos_token_id": 128001,
-}
-
 
 def parse() -> argparse.Namespace:
     """The command line."""
@@ -87,8 +70,8 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--runs", type=int, default=2)
     parser.add_argument("--json", type=Path)
     parser.add_argument("--layers", type=int, default=LLAMA_8B["num_hidden_layers"])
-    parser.add_argument("--chunk", type=int, default=8192, help="prompt tokens of one step")
-    parser.add_argument("--max-running", type=int, default=512)
+    parser.add_argument("--chunk", type=int, default=0, help="prompt tokens of one step")
+    parser.add_argument("--max-running", type=int, default=0)
     parser.add_argument("--context", type=int, default=8192)
     parser.add_argument("--attention", default="auto")
     parser.add_argument("--no-overlap", action="store_true")
@@ -141,10 +124,11 @@ def run_row(engine: Engine, requests: Requests) -> dict[str, float]:
 
 
 def counters(engine: Engine) -> dict[str, int]:
-    """What must not grow once the engine is ready, and how steps were run."""
+    """What must stay 0 once the engine is ready, and how steps were run."""
     runner = engine._built.runner
     names = ("num_captures", "num_replays", "num_eager")
-    return {name: getattr(runner, name) for name in names if hasattr(runner, name)}
+    found = {name: getattr(runner, name) for name in names if hasattr(runner, name)}
+    return {"builds_after_ready": engine.stats()["builds_after_ready"], **found}
 
 
 def products() -> Any:

@@ -3,8 +3,9 @@
 
 Parts: ``smoke`` (device, rates, kernels built, a tiny model against the CPU), ``conform`` (the kit
 with Triton's attention), ``conform-reference``, ``conform-flashinfer`` (the kit in what FlashInfer
-has), ``parity`` (every family), ``bench`` (``benchmarks/gpu_offline.py``, its options after
-``--``).
+has), ``parity`` (every family), ``bench`` (``benchmarks/gpu_offline.py``), ``online`` and ``http``
+(``benchmarks/gpu_online.py``), ``sweep`` and ``sweep-triton`` (nothing is built late), ``leak``,
+``idle``, ``start``. Options after ``--`` go to the benchmarks among them.
 """
 
 import argparse
@@ -20,7 +21,10 @@ from typing import Any
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
-PARTS = ("smoke", "conform", "conform-reference", "conform-flashinfer", "parity", "bench")
+PARTS = (
+    *("smoke", "conform", "conform-reference", "conform-flashinfer", "parity", "bench"),
+    *("online", "http", "sweep", "sweep-triton", "leak", "idle", "start"),
+)
 SHOWN_LINES = 40
 
 
@@ -31,7 +35,7 @@ def main() -> int:
     parser.add_argument("--parts", default=",".join(PARTS))
     parser.add_argument("--levels", default="0,1,2,3", help="of the kit")
     parser.add_argument("--limit-s", type=float, default=1800, help="for all parts together")
-    parser.add_argument("rest", nargs="*", help="options of the benchmark, after --")
+    parser.add_argument("rest", nargs="*", help="options of the benchmarks, after --")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     end = time.monotonic() + args.limit_s
@@ -110,6 +114,15 @@ def plan_part(
         report = folder / "bench.json"
         command = [python, str(ROOT / "benchmarks/gpu_offline.py"), "--json", str(report)]
         return [*command, *args.rest], {}, report
+    if part in ("online", "http"):
+        report = folder / "online.json"
+        command = [python, str(ROOT / "benchmarks/gpu_online.py"), "--json", str(report)]
+        return [*command, *(["--serve"] if part == "http" else []), *args.rest], {}, report
+    if part in ("sweep", "sweep-triton", "leak", "idle", "start"):
+        name, _, attention = part.partition("-")
+        report = folder / f"{name}.json"
+        environment = {"TUPELO_CUDA_ATTENTION": attention} if attention else {}
+        return [python, str(HERE / f"{name}.py"), str(report)], environment, report
     raise SystemExit(f"--parts {part}: allowed: {', '.join(PARTS)}")
 
 

@@ -17,7 +17,7 @@ if compgen -G ".whl/*.whl" > /dev/null; then
   "${pip[@]}" --no-index .whl/*.whl
 fi
 export PYTHONPATH="$site:$PWD${PYTHONPATH:+:$PYTHONPATH}"
-"${pip[@]}" --no-build-isolation --no-index ./packages/core ./packages/backend-cuda
+"${pip[@]}" --no-build-isolation --no-index ./packages/{core,backend-cuda,server}
 if [[ -d .fi ]]; then
   export PYTHONPATH="$PWD/.fi:$PYTHONPATH"
 fi

@@ -3,7 +3,6 @@
 # triton and transformers: wheels for CPython 3.12 on x86-64 Linux, into a folder to be carried there.
 #
 #   ci/cuda/wheels.sh [FOLDER]          default: .whl
-#   HTTP=1 ci/cuda/wheels.sh            also what the server needs
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 folder=${1:-.whl}
@@ -11,15 +10,13 @@ folder=${1:-.whl}
 packages=(
   flashinfer-python==0.6.14 apache-tvm-ffi==0.1.11 cuda-tile==1.7.0 nvidia-cudnn-frontend==1.32.0
   nvidia-cutlass-dsl==4.8.1 nvidia-cutlass-dsl-libs-base==4.8.1 cuda-python==13.4.4
-  msgspec pyzmq gguf hatchling trove-classifiers
+  msgspec pyzmq gguf google-re2 "llguidance>=1.9,<2" hatchling trove-classifiers
+  fastapi starlette uvicorn httptools pydantic==2.13.3 pydantic-core==2.46.3
+  annotated-types typing-inspection sniffio opentelemetry-api
 )
-if [[ ${HTTP:-0} == 1 ]]; then
-  packages+=(fastapi starlette uvicorn httptools pydantic==2.13.3 pydantic-core==2.46.3
-    annotated-types typing-inspection sniffio python-multipart llguidance)
-fi
 
 platforms=()
-for version in 2_28 2_27 2_26 2_24 2_17; do
+for version in 2_31 2_28 2_27 2_26 2_24 2_17; do
   platforms+=(--platform "manylinux_${version}_x86_64")
 done
 platforms+=(--platform manylinux2014_x86_64 --platform manylinux1_x86_64)

@@ -28,8 +28,9 @@ KINDS: dict[str, Kind] = {
         {"temperature": 0}, {"return_logprob": True, "logprob_start_len": 0, "top_logprobs_num": 2}
     ),
     "several": Kind({"n": 3, "seed": 1}, {}),
+    "constrained": Kind({"temperature": 0, "regex": "[a-z ]{1,40}", "ignore_eos": False}, {}),
 }
-"""Every feature of a step, alone and with another."""
+"""Every feature of a step, alone and with another; ``constrained`` needs a tokenizer."""
 
 
 def run_sweep(
@@ -50,6 +51,8 @@ def run_sweep(
     """
     random = np.random.default_rng(17)
     for name in kinds:
+        if name == "constrained" and engine.tokenizer is None:
+            continue
         kind = KINDS[name]
         for count in counts:
             engine.flush_cache()
