@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -425,6 +426,14 @@ def builds_late() -> Backend:
     """The backend of ``BuildsLate``, which counts what it built."""
     built: set[int] = set()
     return replace(BASE, runner=lambda parts: BuildsLate(parts, built), builds=lambda: len(built))
+
+
+class WantedOfNeighbour(EagerRunner):
+    """Ids that are named at a position are scored at the one before it."""
+
+    def sample(self, forward: Any, batch: Batch, mask: Any = None) -> Any:
+        shifted = np.maximum(batch.wanted_tokens - 1, 0)
+        return super().sample(forward, replace(batch, wanted_tokens=shifted), mask)
 
 
 # Runtime

@@ -32,6 +32,7 @@ from tests.kit.broken import (
     SinksDiluted,
     SlotWrongAtBoundary,
     StalePlan,
+    WantedOfNeighbour,
     WindowTooWide,
     apply_token_bitmask,
     builds_late,
@@ -324,6 +325,12 @@ MUTANTS: dict[str, Mutant] = {
         "runner/",
         ("runner/token_types",),
         ("runner/pooled", "runner/scores"),
+    ),
+    "named_ids_of_the_neighbour": Mutant(
+        replace(BASE, runner=WantedOfNeighbour),
+        "runner/",
+        ("runner/wanted",),
+        ("runner/scores", "runner/prefill_decode"),
     ),
     "batch_invariance_overclaimed": Mutant(
         replace(BASE, capabilities=INVARIANT),

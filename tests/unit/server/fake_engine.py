@@ -199,7 +199,7 @@ class FakeEngine:
                 group,
                 finish if number == len(groups) - 1 else None,
                 cached_tokens=2,
-                scores=_scores(group, request.top_logprobs) if request.logprobs else None,
+                scores=_scores(group, request) if request.logprobs else None,
                 prompt_scores=_prompt_scores(request) if number == 0 else None,
                 timing=_timing(number, len(groups)),
             )
@@ -222,8 +222,9 @@ def _alphabet(data: bytes) -> list[str]:
     return [table[b] for b in data]
 
 
-def _scores(ids: list[int], num_top: int) -> Scores:
+def _scores(ids: list[int], request: Request) -> Scores:
     """A score that depends on the token alone; an impossible token among the alternatives."""
+    num_top, named = request.top_logprobs, request.token_ids_logprob
     return Scores(
         [-token / 100 for token in ids],
         [
@@ -232,6 +233,7 @@ def _scores(ids: list[int], num_top: int) -> Scores:
             ]
             for token in ids
         ],
+        [[-(token + other) / 100 for other in named] for token in ids] if named else [],
     )
 
 
@@ -239,9 +241,11 @@ def _prompt_scores(request: Request) -> Scores | None:
     start = request.prompt_logprobs_from
     if start is None:
         return None
-    found = _scores(list(request.input_ids[start:]), request.top_logprobs)
-    first = [None] if start == 0 else found.logprobs[:1]
-    return Scores([*first, *found.logprobs[1:]], [[], *found.top[1:]] if start == 0 else found.top)
+    found = _scores(list(request.input_ids[start:]), request)
+    if start > 0:
+        return found
+    wanted = [[], *found.wanted[1:]] if found.wanted else []
+    return Scores([None, *found.logprobs[1:]], [[], *found.top[1:]], wanted)
 
 
 def _finish(reason: FinishReason, message: str, status: int) -> Finish:

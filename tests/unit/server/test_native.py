@@ -72,11 +72,10 @@ def test_streams_end_as_the_unstreamed_reply(
     body: dict[str, Any] = {
         "text": "abc",
         "sampling_params": {"stop": "rld"},
-        "return_logprob": logprobs,
-        "top_logprobs_num": 2,
-        "logprob_start_len": 0,
         "return_text_in_logprobs": True,
     }
+    if logprobs:
+        body |= {"return_logprob": True, "top_logprobs_num": 2, "logprob_start_len": 0}
     whole = service.post("/generate", **body).json()
     found = events(service, **body)
     assert len(found) > 5
@@ -112,6 +111,33 @@ def test_logprob_rows(service: Service) -> None:
     assert all(len(top) == 2 for top in meta["output_top_logprobs"])
 
 
+def test_logprobs_of_named_ids(service: Service) -> None:
+    body: dict[str, Any] = {
+        "text": ["abc", "de"],
+        "sampling_params": {"max_new_tokens": 2},
+        "return_logprob": True,
+        "logprob_start_len": 0,
+        "token_ids_logprob": [[5], [6, 7]],
+        "return_text_in_logprobs": True,
+    }
+    items = service.post("/generate", **body).json()
+    for item, ids in zip(items, ([5], [6, 7]), strict=True):
+        meta = item["meta_info"]
+        assert meta["input_token_ids_logprobs"][0] is None, "nothing precedes the first token"
+        for side in ("input", "output"):
+            tokens = [row[1] for row in meta[f"{side}_token_logprobs"]]
+            for token, row in zip(tokens, meta[f"{side}_token_ids_logprobs"], strict=True):
+                assert row is None or [cell[:2] for cell in row] == [
+                    [-(token + i) / 100, i] for i in ids
+                ]
+    assert [cell[2] for cell in items[0]["meta_info"]["output_token_ids_logprobs"][0]] == ["&"]
+    one = service.post("/generate", **{**body, "token_ids_logprob": [9]}).json()
+    assert {i["meta_info"]["output_token_ids_logprobs"][0][0][1] for i in one} == {9}
+    last = events(service, **body)[-1]["meta_info"]
+    whole = items[events(service, **body)[-1]["index"]]["meta_info"]
+    assert last["input_token_ids_logprobs"] == whole["input_token_ids_logprobs"]
+
+
 @pytest.mark.parametrize(
     ("body", "word"),
     [
@@ -134,7 +160,12 @@ def test_logprob_rows(service: Service) -> None:
         ({"text": "a", "top_logprobs_num": 10**9, "return_logprob": True}, "top_logprobs"),
         ({"text": "a", "logprob_start_len": 9}, "logprob_start_len"),
         ({"text": "a", "image_data": "x"}, "image_data"),
-        ({"text": "a", "token_ids_logprob": [1]}, "token_ids_logprob"),
+        ({"text": "a", "token_ids_logprob": [-1], "return_logprob": True}, "token_ids_logprob"),
+        ({"text": "a", "token_ids_logprob": ["x"], "return_logprob": True}, "token_ids_logprob"),
+        ({"text": "a", "token_ids_logprob": [[1], [2]]}, "token_ids_logprob"),
+        ({"text": "a", "token_ids_logprob": [1]}, "token_ids_logprob needs"),
+        ({"text": "a", "top_logprobs_num": 2}, "top_logprobs_num needs"),
+        ({"text": "a", "logprob_start_len": 0, "return_logprob": False}, "logprob_start_len needs"),
         ({"text": "a", "surprise": 1}, "surprise"),
     ],
     ids=lambda v: str(v)[:40],

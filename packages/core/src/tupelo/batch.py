@@ -123,6 +123,8 @@ class Batch:
         score_tokens: (num_scores,) token indices whose next prompt token is to be scored.
         score_targets: (num_scores,) that next token's id.
         score_top: alternatives to report at each scored position.
+        wanted_tokens: (num_wanted,) token indices at which the log-probabilities of given ids, as
+            the next token, are wanted. wanted_ids: (num_wanted, k) these ids, filled up with 0.
         pooled: vectors to make of hidden states, a group for each head.
         token_types: (num_tokens,) segment of each token, for models that tell a pair of texts
             apart; empty where the model has none.
@@ -147,6 +149,8 @@ class Batch:
     score_tokens: IntArray = field(default_factory=lambda: np.empty(0, np.int32))
     score_targets: IntArray = field(default_factory=lambda: np.empty(0, np.int32))
     score_top: int = 0
+    wanted_tokens: IntArray = field(default_factory=lambda: np.empty(0, np.int32))
+    wanted_ids: IntArray = field(default_factory=lambda: np.empty((0, 0), np.int32))
     pooled: tuple[PoolGroup, ...] = ()
     token_types: IntArray = field(default_factory=lambda: np.empty(0, np.int32))
     bucket: Bucket = Bucket()
@@ -180,6 +184,7 @@ class StepResult:
         top_ids, top_logprobs: (num_samples, k) most probable ids; None unless asked for.
         score_logprobs: (num_scores,) log-probability of each ``score_targets`` entry.
         score_top_ids, score_top_logprobs: (num_scores, k).
+        wanted_logprobs: (num_wanted, k) log-probabilities of ``Batch.wanted_ids``.
         pooled: for each group of ``Batch.pooled`` (num_outputs, size of its head).
     """
 
@@ -190,4 +195,5 @@ class StepResult:
     score_logprobs: FloatArray | None = None
     score_top_ids: IntArray | None = None
     score_top_logprobs: FloatArray | None = None
+    wanted_logprobs: FloatArray | None = None
     pooled: tuple[FloatArray, ...] = ()

@@ -27,6 +27,9 @@ MAX_STOP_REGEX_LENGTH = 256
 MAX_STOP_TOKENS = 1024
 MAX_LOGIT_BIAS = 1024
 MAX_TOP_LOGPROBS = 128
+MAX_LOGPROB_IDS = 1024
+MAX_LOGPROB_CELLS = 1 << 20
+"""Ids that a request names, times positions of its prompt that it wants them at."""
 MAX_N = 128
 MAX_PROMPTS = 4096
 MAX_MESSAGES = 8192
@@ -203,7 +206,8 @@ class Request:
         adapter: adapter name, "" for the base model; part of the cache key.
         priority: larger is sooner, under the priority policy.
         logprobs: whether log-probabilities of generated tokens are returned.
-        top_logprobs: how many alternatives a position.
+        top_logprobs: how many alternatives a position. token_ids_logprob: ids whose
+            log-probabilities are returned at each position.
         prompt_logprobs_from: first prompt position whose log-probability is returned; None for
             none.
         stream: whether tokens are reported as they come, or all together at the end.
@@ -221,6 +225,7 @@ class Request:
     priority: int = 0
     logprobs: bool = False
     top_logprobs: int = 0
+    token_ids_logprob: tuple[int, ...] = ()
     prompt_logprobs_from: int | None = None
     stream: bool = True
     grammar: Grammar | None = None
@@ -256,7 +261,23 @@ class Request:
         start = self.prompt_logprobs_from
         if start is not None:
             check_int("logprob_start_len", start, 0, len(self.input_ids))
+        if self.token_ids_logprob:
+            self._check_named(vocab_size)
         return replace(self, params=params)
+
+    def _check_named(self, vocab_size: int) -> None:
+        """The ids whose log-probabilities are wanted: in the vocabulary, and not too many."""
+        name, ids = "token_ids_logprob", self.token_ids_logprob
+        check_count(name, len(ids), MAX_LOGPROB_IDS)
+        check_token_ids(ids, vocab_size, param=name)
+        start = self.prompt_logprobs_from
+        positions = 0 if start is None else len(self.input_ids) - start
+        if len(ids) * positions > MAX_LOGPROB_CELLS:
+            raise InvalidRequest(
+                f"{name}: {len(ids)} ids at {positions} positions of the prompt are more than "
+                f"{MAX_LOGPROB_CELLS} values; name fewer, or set logprob_start_len",
+                param=name,
+            )
 
     def _fitted(self, context_length: int) -> SamplingParams:
         """The parameters with ``max_new_tokens`` resolved."""

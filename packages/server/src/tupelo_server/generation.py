@@ -47,6 +47,7 @@ class Job:
     priority: int = 0
     logprobs: bool = False
     top_logprobs: int = 0
+    token_ids_logprob: tuple[int, ...] = ()
     prompt_logprobs_from: int | None = None
     grammar: Grammar | None = None
     logged: bool = True
@@ -64,6 +65,7 @@ class Job:
             priority=self.priority,
             logprobs=self.logprobs,
             top_logprobs=self.top_logprobs,
+            token_ids_logprob=self.token_ids_logprob,
             prompt_logprobs_from=self.prompt_logprobs_from,
             stream=self.stream or self.params.stops_on_text,
             grammar=self.grammar,

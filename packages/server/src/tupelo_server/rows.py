@@ -19,6 +19,7 @@ class Row:
         text, raw: its piece of the text, and its bytes (see ``TokenPiece``); cut where the text is.
         shown: whether it is part of the text: no stop token, nothing behind a stop string.
         top: the most probable tokens there, best first, as (id, logprob).
+        wanted: log-probabilities of the ids that the request names, in its order.
     """
 
     token_id: int
@@ -27,6 +28,7 @@ class Row:
     raw: bytes
     shown: bool = True
     top: tuple[tuple[int, float], ...] = ()
+    wanted: tuple[float, ...] = ()
 
 
 class RowQueue:
@@ -72,6 +74,7 @@ def rows_of(
     for number, (token_id, piece) in enumerate(zip(ids, pieces, strict=True)):
         logprob = scores.logprobs[number]
         top = scores.top[number] if scores.top else ()
+        wanted = scores.wanted[number] if scores.wanted else ()
         rows.append(
             Row(
                 token_id,
@@ -79,6 +82,7 @@ def rows_of(
                 piece.text,
                 piece.raw,
                 top=tuple((i, max(value, LOWEST_LOGPROB)) for i, value in top),
+                wanted=tuple(max(value, LOWEST_LOGPROB) for value in wanted),
             )
         )
     return rows

@@ -153,6 +153,9 @@ class EagerRunner(Runner):
             self._last_tokens.index_copy_(0, forward.sample_slots, sampled.token_ids)
             scores = self._score(forward, batch)
             fields, tensors = _flatten(sampled, scores)
+            if len(batch.wanted_tokens):
+                fields.append("wanted_logprobs")
+                tensors.append(self._wanted(forward, batch))
             arrived = parts.runtime.to_host(tensors + self._pool(forward, batch))
         return Mapped(arrived, lambda arrays: _result(batch, fields, arrays))
 
@@ -217,6 +220,20 @@ class EagerRunner(Runner):
         ]
         columns = [[getattr(p, name) for p in parts] for name in _SAMPLED]
         return Sampled(*(None if c[0] is None else torch.cat(c) for c in columns))  # type: ignore[arg-type]
+
+    def _wanted(self, forward: Forward, batch: Batch) -> Tensor:
+        """Log-probabilities of given ids, in slices of the head; (num_wanted, k) float32."""
+        runtime, model = self._parts.runtime, self._parts.model
+        rows, ids = (
+            torch.split(runtime.to_device(a.astype(np.int64)), SCORE_SLICE)
+            for a in (batch.wanted_tokens, batch.wanted_ids)
+        )
+        return torch.cat(
+            [
+                torch.log_softmax(model.logits(forward.hidden[r]).float(), dim=-1).gather(1, i)
+                for r, i in zip(rows, ids, strict=True)
+            ]
+        )
 
 
 class _Columns:
@@ -285,7 +302,7 @@ def _flatten(sampled: Sampled, scores: Sampled | None) -> tuple[list[str], list[
 def _result(batch: Batch, fields: list[str], arrays: list[npt.NDArray[Any]]) -> StepResult:
     values = dict(zip(fields, arrays, strict=False))
     for name, array in values.items():
-        if not name.startswith("score"):
+        if name in _SAMPLED:
             values[name] = array[: batch.num_samples]
         if array.dtype == np.int64:
             values[name] = values[name].astype(np.int32)

@@ -135,8 +135,8 @@ class Engine(PoolingCalls):
             input_ids: ids, or a list of lists of ids.
             stream: return an iterator of cumulative replies; for several prompts each reply has its
                 ``index``.
-            wanted: ``return_logprob``, ``logprob_start_len``, ``top_logprobs_num``, ``salt``,
-                ``priority``.
+            wanted: ``return_logprob``, ``logprob_start_len``, ``top_logprobs_num``,
+                ``token_ids_logprob``, ``salt``, ``priority``.
 
         Returns:
             A reply, or a list of replies: one a prompt, or with ``n`` above 1, n a prompt in a row.
@@ -322,6 +322,7 @@ class Engine(PoolingCalls):
             stream=bool(wanted.get("stream")) or params.stops_on_text,
             logprobs=logprobs,
             top_logprobs=int(wanted.get("top_logprobs_num", 0)) if logprobs else 0,
+            token_ids_logprob=tuple(wanted.get("token_ids_logprob") or ()) if logprobs else (),
             prompt_logprobs_from=start if logprobs and start >= 0 else None,
             grammar=grammar,
         )

@@ -326,9 +326,9 @@ def _output(entry: Entry, finish: Finish | None = None, timing: Timing | None = 
     scores = prompt_scores = None
     if entry.request.logprobs and token_ids:
         reported = entry.num_reported
-        scores = Scores(entry.logprobs[reported:], entry.tops[reported:])
+        scores = Scores(entry.logprobs[reported:], entry.tops[reported:], entry.wanted[reported:])
     if entry.request.prompt_logprobs_from is not None and entry.num_reported == 0:
-        prompt_scores = Scores(entry.prompt_logprobs, entry.prompt_tops)
+        prompt_scores = Scores(entry.prompt_logprobs, entry.prompt_tops, entry.prompt_wanted)
     if timing is None and entry.num_reported == 0:
         timing = _timing(entry, entry.first_token_s)
     vectors = _vectors(entry) if finish is not None and finish.status == 200 else None

@@ -74,10 +74,12 @@ class Scores(msgspec.Struct, frozen=True):
     Attributes:
         logprobs: one a token; None where there is none (the first prompt token).
         top: for each token the most probable alternatives as (id, logprob), best first.
+        wanted: for each token the log-probabilities of the ids that the request names.
     """
 
     logprobs: list[float | None]
     top: list[list[tuple[int, float]]] = []
+    wanted: list[list[float]] = []
 
 
 class Timing(msgspec.Struct, frozen=True):

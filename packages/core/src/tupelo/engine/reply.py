@@ -36,7 +36,7 @@ class ReplyBuilder:
         self._tokenizer = tokenizer
         self._text: list[str] = []
         self._ids: list[int] = []
-        self._scores = Scores([], [])
+        self._scores = Scores([], [], [])
         self._prompt_scores: Scores | None = None
         self._finish: dict[str, Any] | None = None
         self._cached_tokens = 0
@@ -70,6 +70,7 @@ class ReplyBuilder:
         if output.scores is not None:
             self._scores.logprobs.extend(output.scores.logprobs[:count])
             self._scores.top.extend(output.scores.top[:count])
+            self._scores.wanted.extend(output.scores.wanted[:count])
         if self._finish is None and finish is not None:
             self._finish = _finish_reason(finish, len(self._ids))
         return self._finish is not None
@@ -85,16 +86,24 @@ class ReplyBuilder:
             "cached_tokens": self._cached_tokens,
         }
         if request.logprobs:
-            meta["output_token_logprobs"] = self._rows(self._scores, self._ids)
-            if request.top_logprobs:
-                meta["output_top_logprobs"] = self._scores.top
+            meta |= self._sides("output", self._scores, self._ids)
         start = request.prompt_logprobs_from
         if start is not None and self._prompt_scores is not None:
-            ids = list(request.input_ids[start:])
-            meta["input_token_logprobs"] = self._rows(self._prompt_scores, ids)
-            if request.top_logprobs:
-                meta["input_top_logprobs"] = self._prompt_scores.top
+            meta |= self._sides("input", self._prompt_scores, list(request.input_ids[start:]))
         return {"text": "".join(self._text), "output_ids": list(self._ids), "meta_info": meta}
+
+    def _sides(self, side: str, scores: Scores, ids: list[int]) -> dict[str, Any]:
+        """Everything about the log-probabilities of prompt (``input``) or output."""
+        named = self._request.token_ids_logprob
+        found: dict[str, Any] = {f"{side}_token_logprobs": self._rows(scores, ids)}
+        if self._request.top_logprobs:
+            found[f"{side}_top_logprobs"] = scores.top
+        if named:
+            found[f"{side}_token_ids_logprobs"] = [
+                [(value, token, None) for value, token in zip(values, named, strict=False)]
+                for values in scores.wanted
+            ]
+        return found
 
     def _rows(self, scores: Scores, ids: list[int]) -> list[tuple[float | None, int, None]]:
         """SGLang's rows: log-probability, id, text (which is not made here)."""

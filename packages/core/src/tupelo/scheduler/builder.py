@@ -41,6 +41,7 @@ class Step:
         rows: of the sampling rows, in the order of ``batch.logits_rows``.
         chunks: the prompt chunks in it. scores: chunk and number of scored positions, in order.
         pooled: for each group of ``batch.pooled`` chunk and number of its outputs, in order.
+        wanted: of ``batch.wanted_tokens``, whose they are, how many, and whether of the prompt.
     """
 
     batch: Batch
@@ -49,6 +50,7 @@ class Step:
     ends: list[int]
     scores: list[tuple[Row, int]]
     pooled: list[list[tuple[Row, int]]] = field(default_factory=list)
+    wanted: list[tuple[Row, int, bool]] = field(default_factory=list)
 
 
 def build_step(
@@ -86,6 +88,12 @@ def build_step(
     )
     score_tokens, score_targets, scores = _scores(chunks, cu_seqlens, num_decode)
     sample_slots = slots[sample_rows]
+    logits_rows = cu_seqlens[sample_rows + 1] - 1
+    rows = [_row(table.entries[slot]) for slot in sample_slots.tolist()]
+    wanting = np.flatnonzero(table.wants_ids[sample_slots])
+    wanted_tokens, wanted_ids, wanted = _wanted(
+        score_tokens, scores, [(rows[i], logits_rows[i]) for i in wanting.tolist()]
+    )
     batch = Batch(
         step=number,
         slots=slots,
@@ -97,16 +105,19 @@ def build_step(
         slot_mapping=table.mapping(np.repeat(slots, counts), positions),
         page_deltas=table.take_deltas(),
         admissions=tuple(admissions),
-        logits_rows=cu_seqlens[sample_rows + 1] - 1,
+        logits_rows=logits_rows,
         sample_rows=sample_rows,
         top_logprobs=int(table.top_logprobs[sample_slots].max(initial=0)),
         score_tokens=score_tokens,
         score_targets=score_targets,
         score_top=max((row.entry.request.top_logprobs for row, _ in scores), default=0),
+        wanted_tokens=wanted_tokens,
+        wanted_ids=wanted_ids,
         features=table.features_of(sample_slots),
     )
-    rows = [_row(table.entries[slot]) for slot in sample_slots.tolist()]
-    return Step(batch, rows, [_row(c.entry) for c in chunks], [c.stop for c in chunks], scores)
+    ends = [c.stop for c in chunks]
+    chunk_rows = [_row(c.entry) for c in chunks]
+    return Step(batch, rows, chunk_rows, ends, scores, wanted=wanted)
 
 
 def _scores(
@@ -129,6 +140,31 @@ def _scores(
         owners.append((_row(entry), len(wanted)))
         entry.scored = last + 1
     return np.concatenate(tokens), np.concatenate(targets), owners
+
+
+def _wanted(
+    score_tokens: IntArray, scores: list[tuple[Row, int]], sampling: list[tuple[Row, int]]
+) -> tuple[IntArray, IntArray, list[tuple[Row, int, bool]]]:
+    """Positions at which requests want the log-probabilities of ids that they name: the scored
+    ones of their prompts, and the sampling ones."""
+    tokens: list[IntArray] = []
+    owners: list[tuple[Row, int, bool]] = []
+    start = 0
+    for row, count in scores:
+        if row.entry.request.token_ids_logprob:
+            tokens.append(score_tokens[start : start + count])
+            owners.append((row, count, True))
+        start += count
+    for row, token in sampling:
+        tokens.append(np.array([token], np.int32))
+        owners.append((row, 1, False))
+    if not owners:
+        return np.empty(0, np.int32), np.empty((0, 0), np.int32), owners
+    named = [row.entry.request.token_ids_logprob for row, _, _ in owners]
+    ids = np.zeros((len(owners), max(map(len, named))), np.int32)
+    for place, values in zip(ids, named, strict=True):
+        place[: len(values)] = values
+    return np.concatenate(tokens), np.repeat(ids, [n for _, n, _ in owners], axis=0), owners
 
 
 def _row(entry: Entry | None) -> Row:

@@ -72,7 +72,8 @@ class Entry:
         lease: pages, while running. slot: while running, else -1.
         stop_ids: ids that end it (its own, and the model's unless ignored).
         scored: prompt positions whose log-probability is known, from ``prompt_logprobs_from`` on.
-        logprobs, tops: of generated tokens, in order; empty unless asked for.
+        logprobs, tops, wanted: of generated tokens, in order; empty unless asked for. ``wanted``:
+            the log-probabilities of the ids that the request names.
         pooling: which hidden states its vectors are made of; None if it generates.
         stored: whether its K/V are kept anywhere.
         vectors: what was pooled so far, in order of its tokens; (n, size) each.
@@ -103,9 +104,11 @@ class Entry:
     scored: int = 0
     prompt_logprobs: list[float | None] = field(default_factory=list)
     prompt_tops: list[list[tuple[int, float]]] = field(default_factory=list)
+    prompt_wanted: list[list[float]] = field(default_factory=list)
     logprobs: list[float | None] = field(default_factory=list)
     tops: list[list[tuple[int, float]]] = field(default_factory=list)
     vectors: list[FloatArray] = field(default_factory=list)
+    wanted: list[list[float]] = field(default_factory=list)
     cached_tokens: int = -1
     num_waits: int = 0
     arrived_s: float = field(default_factory=time.monotonic)
@@ -122,6 +125,8 @@ class Entry:
         if start == 0:
             self.prompt_logprobs.append(None)
             self.prompt_tops.append([])
+            if self.request.token_ids_logprob:
+                self.prompt_wanted.append([])
 
     @property
     def rid(self) -> str:

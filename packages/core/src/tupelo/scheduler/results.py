@@ -23,6 +23,7 @@ def record_result(step: Step, result: StepResult) -> tuple[list[Row], list[Ended
     """Append what the step produced; see ``Scheduler.commit``."""
     _record_scores(step, result)
     record_pooled(step, result)
+    _record_wanted(step, result)
     ended: list[Ended] = []
     live: list[Row] = []
     now = time.monotonic()
@@ -100,4 +101,18 @@ def _record_scores(step: Step, result: StepResult) -> None:
                 entry.prompt_tops += [
                     list(zip(i, v, strict=True)) for i, v in zip(ids, values, strict=True)
                 ]
+        start = stop
+
+
+def _record_wanted(step: Step, result: StepResult) -> None:
+    if not step.wanted:
+        return
+    assert result.wanted_logprobs is not None
+    start = 0
+    for row, count, of_prompt in step.wanted:
+        entry, stop = row.entry, start + count
+        if entry.phase is not Phase.FINISHED and entry.epoch == row.epoch:
+            width = len(entry.request.token_ids_logprob)
+            values = result.wanted_logprobs[start:stop, :width].tolist()
+            (entry.prompt_wanted if of_prompt else entry.wanted).extend(values)
         start = stop

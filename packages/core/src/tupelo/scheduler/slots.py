@@ -37,6 +37,8 @@ class SlotTable:
         self.streamed = np.zeros(num_slots, np.bool_)
         """Slots whose tokens are reported as they come."""
         self.top_logprobs = np.zeros(num_slots, np.int32)
+        self.wants_ids = np.zeros(num_slots, np.bool_)
+        """Slots whose requests name ids that they want log-probabilities of."""
         self.tables = np.zeros((num_groups, num_slots, max_pages), np.int32)
         self.num_table_pages = np.zeros(num_slots, np.int32)
         self._free = list(range(num_slots - 1, -1, -1))
@@ -57,6 +59,7 @@ class SlotTable:
         self.features[slot] = _feature_bits(entry)
         self.streamed[slot] = entry.request.stream
         self.top_logprobs[slot] = entry.request.top_logprobs
+        self.wants_ids[slot] = bool(entry.request.token_ids_logprob)
         self.num_table_pages[slot] = 0
         return slot
 

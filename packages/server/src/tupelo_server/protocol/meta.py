@@ -55,6 +55,9 @@ class MetaInfo:
             found[f"{side}_token_logprobs"] = [self._row(row) for row in rows]
             if job.top_logprobs:
                 found[f"{side}_top_logprobs"] = [self._top(row) for row in rows]
+            if job.token_ids_logprob:
+                named = [self._named(row, job.token_ids_logprob) for row in rows]
+                found[f"{side}_token_ids_logprobs"] = named
         return found
 
     def _row(self, row: Row) -> list[Any]:
@@ -64,6 +67,12 @@ class MetaInfo:
         if row.logprob is None:
             return None
         return [[logprob, token_id, self._text(token_id)] for token_id, logprob in row.top]
+
+    def _named(self, row: Row, ids: tuple[int, ...]) -> list[list[Any]] | None:
+        if row.logprob is None:
+            return None
+        pairs = zip(row.wanted, ids, strict=True)
+        return [[logprob, token_id, self._text(token_id)] for logprob, token_id in pairs]
 
     def _text(self, token_id: int) -> str | None:
         return self._tokenizer.token_text(token_id) if self._text_in_logprobs else None

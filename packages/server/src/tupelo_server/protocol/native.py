@@ -45,6 +45,7 @@ class GenerateBody(Body):
     return_logprob: bool | list[bool] = False
     logprob_start_len: int | list[int] = -1
     top_logprobs_num: int | list[int] = 0
+    token_ids_logprob: Ids | None = None
     return_text_in_logprobs: bool = False
     return_prompt_token_ids: bool = False
     no_logs: bool = False
@@ -94,8 +95,10 @@ class GenerateBody(Body):
         jobs = []
         for number, prompt in enumerate(prompts):
             values, interval, grammar = _sampling(params[number] or {}, stream_interval)
-            wanted, start, num_top = scoring[number]
+            wanted, start, num_top, named = scoring[number]
             check_int("logprob_start_len", start, -1, len(prompt.ids))
+            if not wanted:
+                _refuse_unscored(start, num_top, named)
             from_prompt = wanted and 0 <= start < len(prompt.ids)
             jobs.append(
                 Job(
@@ -108,6 +111,7 @@ class GenerateBody(Body):
                     priority=priority,
                     logprobs=wanted,
                     top_logprobs=num_top if wanted else 0,
+                    token_ids_logprob=tuple(named or ()) if wanted else (),
                     prompt_logprobs_from=start if from_prompt else None,
                     grammar=grammar,
                     logged=not self.no_logs,
@@ -115,13 +119,18 @@ class GenerateBody(Body):
             )
         return jobs
 
-    def _scoring(self, count: int) -> list[tuple[bool, int, int]]:
-        """For each prompt: whether log-probabilities are wanted, from where, how many a token."""
+    def _scoring(self, count: int) -> list[tuple[bool, int, int, list[int] | None]]:
+        """For each prompt: whether log-probabilities are wanted, from where, how many a token, and
+        of which ids."""
+        named: Any = self.token_ids_logprob
+        if not named or isinstance(named[0], int):
+            named = [named] * count
         return list(
             zip(
                 each("return_logprob", self.return_logprob, count),
                 each("logprob_start_len", self.logprob_start_len, count),
                 each("top_logprobs_num", self.top_logprobs_num, count),
+                each("token_ids_logprob", named, count),
                 strict=True,
             )
         )
@@ -146,6 +155,22 @@ class NativeReply:
         if self._prompt_ids:
             item["prompt_token_ids"] = self._jobs[delta.index].prompt.ids
         return item
+
+
+def _refuse_unscored(start: int, num_top: int, named: list[int] | None) -> None:
+    """Refuse what says which log-probabilities are wanted where none are.
+
+    Raises:
+        InvalidRequest: names the field.
+    """
+    given = {
+        "logprob_start_len": start >= 0,
+        "top_logprobs_num": num_top > 0,
+        "token_ids_logprob": bool(named),
+    }
+    for name, is_set in given.items():
+        if is_set:
+            raise InvalidRequest(f"{name} needs return_logprob to be true", param=name)
 
 
 def _sampling(

@@ -181,10 +181,11 @@ class _Runner(EagerRunner):
     def sample(
         self, forward: Forward, batch: Batch, mask: npt.NDArray[Any] | None = None
     ) -> Ticket[StepResult]:
-        scores = len(batch.score_tokens)
-        padded = _pad_pooled(_pad_scores(batch))
+        scores, wanted = len(batch.score_tokens), len(batch.wanted_tokens)
+        padded = _pad_pooled(_pad_wanted(_pad_scores(batch)))
         heads = tuple(group.head for group in batch.pooled)
-        features = (batch.features, batch.top_logprobs, batch.score_top, heads)
+        widths = (batch.top_logprobs, batch.score_top, padded.wanted_ids.shape)
+        features = (batch.features, widths, heads)
         key = (batch.bucket, *features, mask is None)
         with self._fake.guard.program(self._programs, ("sample", *key, scores > 0)):
             ticket = super().sample(forward, padded, mask)
@@ -195,7 +196,8 @@ class _Runner(EagerRunner):
             clock.note("read", step, clock.now_s())
             lengths = [len(group.lengths) for group in batch.pooled]
             cut = tuple(v[:n] for v, n in zip(result.pooled, lengths, strict=True))
-            return replace(_cut_scores(result, scores), pooled=cut)
+            named = None if result.wanted_logprobs is None else result.wanted_logprobs[:wanted]
+            return replace(_cut_scores(result, scores), pooled=cut, wanted_logprobs=named)
 
         return Mapped(ticket, read)
 
@@ -213,6 +215,18 @@ def _pad_scores(batch: Batch) -> Batch:
         batch,
         score_tokens=np.pad(batch.score_tokens, (0, missing)),
         score_targets=np.pad(batch.score_targets, (0, missing)),
+    )
+
+
+def _pad_wanted(batch: Batch) -> Batch:
+    """Positions at which ids are named, filled up likewise."""
+    missing = batch.bucket.tokens - len(batch.wanted_tokens)
+    if not len(batch.wanted_tokens):
+        return batch
+    return replace(
+        batch,
+        wanted_tokens=np.pad(batch.wanted_tokens, (0, missing)),
+        wanted_ids=np.pad(batch.wanted_ids, ((0, missing), (0, 0))),
     )
 
 

@@ -92,6 +92,8 @@ class NullRunner(Runner):
                 result.top_ids = np.zeros((len(ids), batch.top_logprobs), np.int32)
                 result.top_logprobs = np.zeros((len(ids), batch.top_logprobs), np.float32)
         result.pooled = tuple(np.zeros((len(g.lengths), 1), np.float32) for g in batch.pooled)
+        if len(batch.wanted_tokens):
+            result.wanted_logprobs = np.zeros(batch.wanted_ids.shape, np.float32)
         if len(batch.score_tokens):
             shape = (len(batch.score_tokens), batch.score_top)
             result.score_logprobs = np.zeros(shape[0], np.float32)

@@ -13,6 +13,7 @@ from tupelo.conformance.dense import Doubles
 from tupelo.conformance.geometry import Geometry
 from tupelo.conformance.levels.attention import base_geometry
 from tupelo.conformance.runner_world import LOGPROB_ERROR, VOCAB, Flight, Run, RunnerWorld
+from tupelo.conformance.sampler_world import log_softmax
 from tupelo.conformance.target import Target
 from tupelo.ops.samples_sampling import pack_bits
 from tupelo.request import SamplingParams
@@ -31,6 +32,7 @@ def runner_cases(target: Target) -> Iterator[Case]:
         ("pipelined", _pipelined),
         ("pipelined_sampling", _pipelined_sampling),
         ("scores", _scores),
+        ("wanted", _wanted),
         ("mask", _mask),
         ("pooled", _pooled),
         ("token_types", _token_types),
@@ -145,6 +147,28 @@ def _scores(target: Target, geometry: Geometry) -> None:
     check(result.score_top_ids.shape == (11, 2), f"score_top_ids is {result.score_top_ids.shape}")
     close = np.abs(result.score_logprobs - want).max() <= LOGPROB_ERROR[geometry.dtype]
     check(bool(close), f"prompt log-probabilities {result.score_logprobs}, want {want}")
+
+
+def _wanted(target: Target, geometry: Geometry) -> None:
+    """Log-probabilities of named ids, inside a prompt, at its end and at a decode row."""
+    world = RunnerWorld(target, geometry)
+    world.step(Run(3, world.admit(3, 4)))
+    prompt = world.admit(0, 9)
+    named = np.array([[0, VOCAB - 1, 7], [5, 5, 1], [2, 3, 4], [VOCAB - 2, 0, 0]], np.int32)
+    known = [(world.tokens[3], 5), (prompt, 1), (prompt, 4), (prompt, 9)]
+    want = np.stack(
+        [
+            log_softmax(world.model.expected_logits(tokens[:length])[-1])[ids]
+            for (tokens, length), ids in zip(known, named, strict=True)
+        ]
+    )
+    flight = world.launch(Run(3), Run(0, prompt), wanted_tokens=_ids(0, 1, 4, 9), wanted_ids=named)
+    got = world.finish(flight).wanted_logprobs
+    check(got is not None, "log-probabilities of ids were wanted, but there are none")
+    assert got is not None
+    check(got.shape == want.shape, f"wanted_logprobs is {got.shape}, not {want.shape}")
+    close = np.abs(got - want).max() <= LOGPROB_ERROR[geometry.dtype]
+    check(bool(close), f"log-probabilities of named ids {got}, want {want}")
 
 
 def _pooled(target: Target, geometry: Geometry) -> None:
