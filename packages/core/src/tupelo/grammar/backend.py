@@ -15,6 +15,10 @@ class GrammarError(Exception):
     """A grammar that cannot be used; the message is for the client."""
 
 
+class GrammarTimeout(GrammarError):
+    """A grammar that took too long; on another day it may not."""
+
+
 class State(Protocol):
     """Where one output stands in its grammar."""
 

@@ -6,7 +6,9 @@ What compiled is kept within bounds of count and bytes, and so is the memory of 
 
 import hashlib
 import logging
+import math
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -14,9 +16,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from tupelo.errors import EngineUnavailable, InvalidRequest, RequestError
-from tupelo.grammar.backend import GrammarBackend, GrammarError, Mask
+from tupelo.grammar.backend import GrammarBackend, GrammarError, GrammarTimeout, Mask
 from tupelo.grammar.backends import open_backend
-from tupelo.grammar.matcher import MaskFiller, Matcher, SharedGrammar
+from tupelo.grammar.matcher import TOO_SLOW, MaskFiller, Matcher, SharedGrammar
 from tupelo.grammar.options import GrammarOptions
 from tupelo.grammar.trial import Trials
 from tupelo.grammar.vocabulary import Vocabulary
@@ -27,6 +29,9 @@ logger = logging.getLogger(__name__)
 NUM_THREADS = 2
 MAX_REFUSED = 4096
 """Refused grammars whose reason is remembered, so that sending one again costs nothing."""
+
+SLOW_FOR_S = 60.0
+"""A grammar that took too long is refused for this long before it is tried again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +63,7 @@ class GrammarCompiler:
         self._opening = threading.Lock()
         self._library: _Library | None = None
         self._ready: OrderedDict[bytes, SharedGrammar] = OrderedDict()
-        self._refused: OrderedDict[bytes, str] = OrderedDict()
+        self._refused: OrderedDict[bytes, tuple[GrammarError, float]] = OrderedDict()
         self._running: dict[bytes, Future[SharedGrammar]] = {}
         self._closed = False
         self.num_compiled = 0
@@ -114,16 +119,20 @@ class GrammarCompiler:
     def _known(self, key: bytes) -> "Future[SharedGrammar] | None":
         """A future that is done, if nothing needs to be computed."""
         future: Future[SharedGrammar] = Future()
+        if key in self._ready and self._ready[key].too_slow:
+            del self._ready[key]
+            self._refuse(key, GrammarTimeout(TOO_SLOW))
         if key in self._ready:
             if self._ready[key].worn:
                 del self._ready[key]
                 return None
             self._ready.move_to_end(key)
             future.set_result(self._ready[key])
+            self._evict()  # grammars grow as they are used
             return future
-        if key in self._refused:
-            self._refused.move_to_end(key)
-            future.set_exception(GrammarError(self._refused[key]))
+        error, until = self._refused.get(key, (None, 0.0))
+        if error is not None and time.monotonic() < until:
+            future.set_exception(error)
             return future
         return None
 
@@ -137,9 +146,7 @@ class GrammarCompiler:
         except GrammarError as error:
             with self._lock:
                 self._running.pop(key, None)
-                self._refused[key] = str(error)
-                while len(self._refused) > MAX_REFUSED:
-                    self._refused.popitem(last=False)
+                self._refuse(key, error)
             raise
         except Exception as error:
             with self._lock:
@@ -153,6 +160,13 @@ class GrammarCompiler:
             self._ready[key] = shared
             self._evict()
         return shared
+
+    def _refuse(self, key: bytes, error: GrammarError) -> None:
+        slow = isinstance(error, GrammarTimeout)
+        until = time.monotonic() + SLOW_FOR_S if slow else math.inf
+        self._refused[key] = (type(error)(str(error)), until)
+        while len(self._refused) > MAX_REFUSED:
+            self._refused.popitem(last=False)
 
     def _evict(self) -> None:
         """Drop what was not used for longest, until both bounds hold."""

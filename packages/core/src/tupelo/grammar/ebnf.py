@@ -67,6 +67,7 @@ Node = Chars | Literal | Ref | Seq | Alt | Repeat
 
 _TOKENS = re.compile(
     r"""(?P<space>(?:[ \t\r\n]|\#[^\n]*)+)
+      | (?P<macro>TagDispatch\b|\(=)
       | (?P<rule>[A-Za-z_][\w.-]*[ \t]*::=)
       | (?P<name>[A-Za-z_][\w.-]*)
       | (?P<literal>"(?:[^"\\\r\n]|\\.)*")
@@ -93,7 +94,30 @@ def parse_ebnf(text: str) -> dict[str, Node]:
         for name in names_in(node):
             if name not in rules:
                 raise GrammarError(f"rule {name!r} is used and not defined")
+    _check_ends(rules)
     return rules
+
+
+def _check_ends(rules: dict[str, Node]) -> None:
+    """Refuse a grammar none of whose texts is finite, such as ``root ::= "a" root``."""
+    finite: set[str] = set()
+    grew = True
+    while grew:
+        new = {name for name, node in rules.items() if _can_end(node, finite)}
+        grew = new != finite
+        finite = new
+    if "root" not in finite:
+        raise GrammarError("nothing can satisfy it: every text would go on for ever")
+
+
+def _can_end(node: Node, finite: set[str]) -> bool:
+    if isinstance(node, Ref):
+        return node.name in finite
+    if isinstance(node, Alt):
+        return any(_can_end(option, finite) for option in node.options)
+    if isinstance(node, Repeat):
+        return node.low == 0 or _can_end(node.item, finite)
+    return all(_can_end(item, finite) for item in children(node))
 
 
 def names_in(node: Node) -> set[str]:
@@ -128,6 +152,8 @@ class _Parser:
             match = _TOKENS.match(text, place)
             if match is None:
                 raise self._error(place, "this is not understood")
+            if match.lastgroup == "macro":
+                raise self._error(place, "look-ahead and tag dispatch are not supported")
             if match.lastgroup != "space":
                 self._tokens.append((str(match.lastgroup), match.group(), place))
             place = match.end()
@@ -176,8 +202,6 @@ class _Parser:
     def _atom(self) -> Node:
         kind, text, place = self._take()
         if kind == "name":
-            if text == "TagDispatch":
-                raise self._error(place, "TagDispatch is not supported; use a structural tag")
             return Ref(text)
         if kind == "literal":
             return Literal("".join(self._chars(text[1:-1], place)))
@@ -185,8 +209,6 @@ class _Parser:
             return self._class(text[1:-1], place)
         if text == ".":
             return Chars(((0, MAX_CODE),))
-        if self._text.startswith("(=", place):
-            raise self._error(place, "look-ahead (=…) is not supported")
         node = self._alternatives()
         if self._take()[1] != ")":
             raise self._error(place, "this bracket is never closed")

@@ -50,7 +50,7 @@ def schema_source(schema: Any, options: GrammarOptions, *, strict: bool = True) 
     ``strict``: refuse keywords that cannot be enforced, which are ignored otherwise.
     """
     return llguidance.LLMatcher.grammar_from_json_schema(
-        json.dumps(schema, ensure_ascii=False),
+        json.dumps(_as_object(schema), ensure_ascii=False),
         overrides=json_options(options, strict=strict),  # type: ignore[arg-type]
     )
 
@@ -71,8 +71,14 @@ def json_options(options: GrammarOptions, *, strict: bool = True) -> dict[str, A
 
 def _with_options(schema: Any, options: GrammarOptions) -> str:
     """A schema inside of a Lark text, which takes its options from the schema itself."""
-    value = schema if isinstance(schema, dict) else ({} if schema else {"not": {}})
-    return json.dumps({**value, "x-guidance": json_options(options)}, ensure_ascii=False)
+    value = {**_as_object(schema), "x-guidance": json_options(options)}
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _as_object(schema: Any) -> dict[str, Any]:
+    if schema is False:
+        raise GrammarError("nothing can satisfy the schema false")
+    return {} if schema is True else dict(schema)
 
 
 def regex_literal(pattern: str) -> str:

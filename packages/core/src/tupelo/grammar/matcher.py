@@ -23,10 +23,18 @@ MAX_GROWN_BYTES = 32 << 20
 MAX_REBUILD_S = 0.05
 """A grammar that compiles as quickly as this may be rebuilt between two steps."""
 
-SPARE_ACCEPT_S = 0.005
+SPARE_S = 0.005
 MAX_SLOW_S = 0.5
-"""Time beyond ``SPARE_ACCEPT_S`` a token that one request may cost all others, added up: a grammar
-whose every token makes it slower is stopped then."""
+"""Time beyond ``SPARE_S`` a token that one request may cost all others, added up: a grammar whose
+every token makes it slower is stopped then."""
+
+SUSPICIOUS_S = 0.02
+AUDITED_STEPS = 8
+"""After masks that took this long together, those of some steps are computed one by one, to find
+out whose they are."""
+
+
+TOO_SLOW = "every token makes it slower to follow; make it less ambiguous"
 
 
 class SharedGrammar:
@@ -34,6 +42,7 @@ class SharedGrammar:
 
     Attributes:
         source: what the backend compiled. grown_bytes: an estimate of what its use has added.
+        too_slow: a request that followed it had to be stopped.
     """
 
     def __init__(
@@ -41,6 +50,7 @@ class SharedGrammar:
     ) -> None:
         self.source = source
         self.grown_bytes = 0.0
+        self.too_slow = False
         self._backend = backend
         self._compiled = compiled
         self._seconds = seconds
@@ -117,7 +127,13 @@ class Matcher:
         self.state.accept(token)
         if self.state.error:
             self.rebuild()
-        self._slow_s += max(0.0, time.thread_time() - began - SPARE_ACCEPT_S)
+        self.took(time.thread_time() - began)
+
+    def took(self, seconds: float) -> None:
+        """Account for time that all others had to wait."""
+        self._slow_s += max(0.0, seconds - SPARE_S)
+        if self._slow_s > MAX_SLOW_S:
+            self.grammar.too_slow = True
 
     def forced(self) -> list[int]:
         """Tokens that must follow whatever is sampled; often none."""
@@ -139,7 +155,7 @@ class Matcher:
     def error(self) -> str:
         """Why it cannot go on; empty while it can."""
         if self._slow_s > MAX_SLOW_S:
-            return "every token makes it slower to follow; make it less ambiguous"
+            return TOO_SLOW
         return self.state.error
 
     @property
@@ -157,6 +173,7 @@ class MaskFiller:
 
     def __init__(self, backend: GrammarBackend, eos_ids: Sequence[int], num_words: int) -> None:
         self._backend = backend
+        self._audits = 0
         self._not_eos = np.full(num_words, -1, np.int32)
         bits = self._not_eos.view(np.uint32)
         for token in eos_ids:
@@ -170,9 +187,12 @@ class MaskFiller:
         active = [(matcher, row) for matcher, row in rows if not matcher.passive]
         if not active:
             return
-        began = time.process_time()  # of all threads, and not of other processes
-        self._backend.fill([(matcher.state, row) for matcher, row in active], mask)
-        self._account(active, time.process_time() - began)
+        if self._audits:
+            self._audits -= 1
+            for matcher, row in active:
+                matcher.took(self._timed([(matcher, row)], mask))
+        elif self._timed(active, mask) > SUSPICIOUS_S:
+            self._audits = AUDITED_STEPS
         again = [(m, r) for m, r in active if m.state.error and m.rebuild()]
         if again:
             self._backend.fill([(matcher.state, row) for matcher, row in again], mask)
@@ -182,10 +202,17 @@ class MaskFiller:
                 if without.any():
                     mask[row] = without
 
-    def _account(self, rows: Sequence[tuple[Matcher, int]], seconds: float) -> None:
-        """Whoever needs more than a look-up has made an automaton grow."""
+    def _timed(self, rows: Sequence[tuple[Matcher, int]], mask: Mask) -> float:
+        """Fill, and return the seconds that it took.
+
+        Whoever needs more than a look-up has made an automaton grow.
+        """
+        began = time.process_time()  # of all threads, and not of other processes
+        self._backend.fill([(matcher.state, row) for matcher, row in rows], mask)
+        seconds = time.process_time() - began
         beyond = seconds - QUICK_FILL_S * len(rows)
         if beyond > 0:
             grammars = {matcher.grammar for matcher, _ in rows}
             for grammar in grammars:
                 grammar.grown_bytes += beyond * GROWTH_BYTES_PER_S / len(grammars)
+        return seconds

@@ -10,7 +10,7 @@ import time
 import msgspec
 
 from tupelo.errors import EngineUnavailable
-from tupelo.grammar.backend import GrammarError
+from tupelo.grammar.backend import GrammarError, GrammarTimeout
 from tupelo.grammar.options import GrammarOptions
 from tupelo.grammar.vocabulary import Vocabulary
 from tupelo.grammar.worker import LENGTH, Setup, Verdict
@@ -41,7 +41,7 @@ class Trials:
         """Compile ``grammar`` once in a process of its own.
 
         Raises:
-            GrammarError: it is broken, or takes too much time or memory.
+            GrammarError: it is broken, or takes too much memory. GrammarTimeout: too much time.
             EngineUnavailable: there is no process for it.
         """
         worker = self._take()
@@ -51,7 +51,7 @@ class Trials:
             )
         except TimeoutError:
             self._drop(worker)
-            raise GrammarError(
+            raise GrammarTimeout(
                 f"takes longer to compile than {self._options.compile_limit_s:g} s; simplify it"
             ) from None
         except (EOFError, OSError):
