@@ -88,6 +88,8 @@ def randomise(model: PreTrainedModel) -> None:
                 parameter.copy_(noise * 1.5 * parameter.shape[1] ** -0.5)
             elif parameter.ndim == 3:
                 parameter.copy_(noise * 1.5 * parameter.shape[2] ** -0.5)
+            elif name.endswith("sinks"):
+                parameter.copy_(noise * 2.0)
             elif name.endswith("norm.weight"):
                 parameter.copy_(noise * 0.3 + (0.0 if gemma else 1.0))
             else:
@@ -209,6 +211,11 @@ FAMILIES = [
     Family("kimi-k2", "DeepseekV3ForCausalLM", {**_ROUTED, **_MLA, "n_group": 1, "topk_group": 1},
         renamed={"model_type": "kimi_k2"}, base="DeepseekV3ForCausalLM"),
     Family("minicpm3", "MiniCPM3ForCausalLM", {**_MLA, "dim_model_base": 32, "scale_emb": 2}),
+    Family("gpt-oss", "GptOssForCausalLM", {
+        "num_local_experts": 4, "num_experts_per_tok": 2, "head_dim": 16, "sliding_window": 20,
+        "num_hidden_layers": 4, "layer_types": None,
+        **_rope("yarn", factor=4.0, original_max_position_embeddings=64, truncate=False),
+    }),
     Family("internlm3", "InternLM3ForCausalLM", {"attention_bias": True, "mlp_bias": True},
         base="LlamaForCausalLM",
         renamed={"model_type": "internlm3", "qkv_bias": True, "bias": True}),

@@ -18,6 +18,7 @@ from tupelo.checkpoint.generation import GenerationDefaults, parse_generation
 from tupelo.checkpoint.gguf import GGUFHeader, read_gguf_header
 from tupelo.checkpoint.gguf_models import GGUFModel, read_gguf_model
 from tupelo.checkpoint.model_config import ModelConfig, parse_hf_config
+from tupelo.checkpoint.mxfp4 import Mxfp4Info, pair_blocks, read_blocks
 from tupelo.checkpoint.names import canonical_names
 from tupelo.checkpoint.pooling import PoolingConfig, last_token
 from tupelo.checkpoint.safetensors import INDEX_NAME, read_safetensors_header, read_sharded_headers
@@ -82,7 +83,8 @@ class Checkpoint:
             raise CheckpointError(f"{self.path} has no tensor {shown(repr(name))}")
         if self.gguf is not None:
             return self.gguf.read(name)
-        return map_tensor(self.tensors[name])
+        info = self.tensors[name]
+        return read_blocks(info) if isinstance(info, Mxfp4Info) else map_tensor(info)
 
     def iter_tensors(self, names: Iterable[str] | None = None) -> Iterator[tuple[str, HostTensor]]:
         """Read ``names`` (default: all) in file order, one at a time; drop each to free it.
@@ -169,7 +171,7 @@ def open_checkpoint(path: str | Path) -> Checkpoint:
 
 def _open_safetensors(path: Path, names: list[str]) -> Checkpoint:
     config = parse_hf_config(read_json(path / "config.json"), where=str(path / "config.json"))
-    found = _safetensors_headers(path, names)
+    found = pair_blocks(_safetensors_headers(path, names))
     if config.encoder is not None:
         found = canonical_names(config.encoder, found)
     tensors = {n: i for n, i in found.items() if not _is_buffer(n)}

@@ -17,6 +17,11 @@ class ExpertConfig:
         renormalize, scoring, num_groups, top_groups, group_top, scale: as in ``moe_route``.
         correction: a bias is added to the scores for the choice alone.
         wide_router: scores are computed in float32.
+        activation: the op's name where experts have one of their own; "" for the model's.
+        biased: router and experts have biases.
+        columns: where all experts of a layer are always stored as one tensor, (num_experts, inputs,
+            outputs): "halves" if gate comes before up there, "turns" if they take turns; "" where
+            each has tensors of its own.
         shared_size: intermediate size of the MLP that every token passes; 0: there is none.
         shared_gated: its output is weighed by the sigmoid of a product of its own.
     """
@@ -33,6 +38,9 @@ class ExpertConfig:
     scale: float = 1.0
     correction: bool = False
     wide_router: bool = False
+    activation: str = ""
+    biased: bool = False
+    columns: str = ""
     shared_size: int = 0
     shared_gated: bool = False
 

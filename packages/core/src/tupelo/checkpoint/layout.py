@@ -21,6 +21,7 @@ class Layout:
         input_norm, mlp_norm: before attention and before the MLP.
         attention_out_norm, mlp_out_norm: on a block's output, before it joins the residual.
         q_norm, k_norm: of heads, within the attention block.
+        sinks: the whole name of the heads' sinks.
         router: the product that scores experts. correction: its bias for the choice alone, a whole
             name.
         experts: above ``N.gate_proj`` and so on.
@@ -44,6 +45,7 @@ class Layout:
     out: str = "self_attn.o_proj"
     q_norm: str = "self_attn.q_norm"
     k_norm: str = "self_attn.k_norm"
+    sinks: str = "self_attn.sinks"
     gate: str = "mlp.gate_proj"
     up: str = "mlp.up_proj"
     gate_up: str = ""

@@ -46,6 +46,7 @@ class ModelConfig:
             none.
         residual_scale: factor on the output of each block as it joins the residual stream.
         logits_scale: factor on the final logits, before the soft cap.
+        sinks: each head has a logit of its own beside its scores.
         layer_norm: norms are about the mean, and have a bias where ``norm_bias``; else they are RMS
             norms.
         parallel_blocks: attention and MLP of a layer read the same, and are added together.
@@ -98,6 +99,7 @@ class ModelConfig:
     embedding_scale: float = 1.0
     residual_scale: float = 1.0
     logits_scale: float = 1.0
+    sinks: bool = False
     layer_norm: bool = False
     norm_bias: bool = False
     parallel_blocks: bool = False
@@ -140,7 +142,7 @@ def parse_hf_config(config: Mapping[str, Any], *, where: str = "config.json") ->
     # A null overrides the default, as in transformers: "sliding_window": null means no window.
     named = {family.aliases.get(name, name): value for name, value in config.items()}
     fields = Fields({**family.defaults, **named}, where)
-    _refuse_quantised(fields)
+    _refuse_quantised(fields, family)
     base = _parse_common(fields, architecture, family)
     model = replace(base, **family.refine(fields, base))
     model = replace(model, **_pooling(fields, model, family))
@@ -170,12 +172,14 @@ def _pooling(fields: Fields, model: ModelConfig, family: Family) -> dict[str, An
     return {"pooling": pooling}
 
 
-def _refuse_quantised(fields: Fields) -> None:
+def _refuse_quantised(fields: Fields, family: Family) -> None:
     """Quantised safetensors have layouts of their own; read as plain weights they are noise."""
     if quantization := fields.section("quantization_config").values:
-        method = shown(repr(quantization.get("quant_method", "unknown")))
+        method = quantization.get("quant_method", "unknown")
+        if method in family.quantised:
+            return
         raise UnsupportedModel(
-            f"{fields.where}: weights quantised with {method} are not supported; "
+            f"{fields.where}: weights quantised with {shown(repr(method))} are not supported; "
             "use the unquantised model or a GGUF file of it"
         )
 

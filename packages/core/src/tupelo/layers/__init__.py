@@ -10,10 +10,11 @@ from tupelo.layers.decoder import (
     ScaledLayer,
 )
 from tupelo.layers.embedding import Embedding, Head
+from tupelo.layers.expert_weights import ExpertNames
 from tupelo.layers.latent import LatentAttention, LatentParts
 from tupelo.layers.linear import Linear, Part
 from tupelo.layers.mlp import MLP, GatedMLP, PlainMLP
-from tupelo.layers.moe import ExpertNames, MoE
+from tupelo.layers.moe import MoE
 from tupelo.layers.norm import LayerNorm, Norm, RMSNorm, bind_add_norm
 from tupelo.layers.parallel import SINGLE, Parallel
 from tupelo.layers.parameter import Parameter, Source, whole

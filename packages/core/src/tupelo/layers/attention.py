@@ -87,6 +87,7 @@ class Attention:
         out: the output projection.
         q_norm, k_norm: norms of q and k, or None: per head, or, as wide as all heads together, over
             all of them at once.
+        sinks: (num_heads,) of this rank, or None.
         sum_input: the block's input is partial sums of several ranks, to be added up first.
     """
 
@@ -103,6 +104,7 @@ class Attention:
         k_norm: RMSNorm | None,
         sum_input: bool,
         eps: float,
+        sinks: Parameter | None = None,
     ) -> None:
         self._layer = layer
         self._kind = kind
@@ -114,6 +116,7 @@ class Attention:
         self._k_norm = k_norm
         self._sum_input = sum_input
         self._eps = eps
+        self._sinks = sinks
         self._wide_norms = q_norm is not None and q_norm.size != kind.spec.head_dim
 
     def parameters(self) -> Iterator[Parameter]:
@@ -121,6 +124,8 @@ class Attention:
         for part in (self._norm, self._qkv, self._q_norm, self._k_norm, self._out):
             if part is not None:
                 yield from part.parameters()
+        if self._sinks is not None:
+            yield self._sinks
 
     def bind(self, table: OpTable, dtype: str) -> None:
         """Choose kernels, pack weights, and drop plain ones that nothing needs."""
@@ -232,4 +237,5 @@ class Attention:
             num_heads=spec.num_heads,
             num_kv_heads=spec.num_kv_heads,
             head_dim=spec.head_dim,
+            sinks=None if self._sinks is None else self._sinks.data,
         )

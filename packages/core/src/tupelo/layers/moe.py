@@ -1,32 +1,18 @@
 """The MLP of layers with experts: a router, experts of which a token passes a few, shared ones."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
 from functools import partial
 
 import torch
 from torch import Tensor
 
 from tupelo.checkpoint import ExpertConfig
+from tupelo.layers.expert_weights import ExpertNames, ExpertWeights
 from tupelo.layers.linear import Linear, bind_linear
 from tupelo.layers.mlp import MLP, GatedMLP, activation_name
 from tupelo.layers.parallel import Parallel
-from tupelo.layers.parameter import Parameter, Source
+from tupelo.layers.parameter import Parameter
 from tupelo.ops import OpCall, OpTable
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ExpertNames:
-    """Hugging Face's names.
-
-    Attributes:
-        experts: above the number of an expert. stacked: above ``gate_up_proj`` and ``down_proj``
-            of all experts. parts: of an expert: gate, up, down.
-    """
-
-    experts: str
-    stacked: str
-    parts: tuple[str, str, str]
 
 
 class MoE(MLP):
@@ -57,11 +43,12 @@ class MoE(MLP):
         shared_gate: Linear | None = None,
     ) -> None:
         self._config = config
-        self._activation = activation_name(activation)
+        self._activation = config.activation or activation_name(activation)
         self._hidden_size = hidden_size
         rows = parallel.share(config.intermediate_size, "rows of an expert")
-        self._gate_up = _stacked(names, config, hidden_size, rows)
-        self._down = _down(names, config, hidden_size, rows)
+        held = ExpertWeights(names, config, hidden_size, rows)
+        self._gate_up, self._down = held.gate_up(), held.down()
+        self._biases = held.biases(first=parallel.rank == 0) if config.biased else ()
         self._router = router
         self._correction = correction
         self._shared = shared
@@ -71,7 +58,7 @@ class MoE(MLP):
         yield from self._router.parameters()
         if self._correction is not None:
             yield self._correction
-        yield from (self._gate_up, self._down)
+        yield from (self._gate_up, self._down, *self._biases)
         if self._shared is not None:
             yield from self._shared.parameters()
         if self._shared_gate is not None:
@@ -106,7 +93,7 @@ class MoE(MLP):
             statics=(("activation", self._activation),),
         )
         self._run = table.bind(call)
-        self._weights = (self._gate_up.data, self._down.data)
+        self._weights = tuple(p.data for p in (self._gate_up, self._down, *self._biases))
         if self._shared is not None:
             self._shared.bind(table, dtype)
         if self._shared_gate is not None:
@@ -122,60 +109,3 @@ class MoE(MLP):
         if self._shared_gate is not None:
             shared = shared * torch.sigmoid(self._weigh(x))
         return out + shared
-
-
-def _stacked(names: ExpertNames, config: ExpertConfig, hidden_size: int, rows: slice) -> Parameter:
-    """(num_experts, 2 * rows, hidden_size), gate rows first."""
-    size, width = config.intermediate_size, rows.stop - rows.start
-    columns = slice(0, hidden_size)
-    halves = (slice(0, width), slice(width, 2 * width))
-    single = [
-        Source(
-            name=f"{names.experts}.{expert}.{name}.weight",
-            shape=(size, hidden_size),
-            take=(rows, columns),
-            place=(expert, half, columns),
-        )
-        for expert in range(config.num_experts)
-        for name, half in zip(names.parts[:2], halves, strict=True)
-    ]
-    every = slice(0, config.num_experts)
-    fused = [
-        Source(
-            name=f"{names.stacked}.gate_up_proj",
-            shape=(config.num_experts, 2 * size, hidden_size),
-            take=(every, slice(rows.start + start, rows.stop + start), columns),
-            place=(every, half, columns),
-        )
-        for start, half in zip((0, size), halves, strict=True)
-    ]
-    return _experts((config.num_experts, 2 * width, hidden_size), single, fused)
-
-
-def _down(names: ExpertNames, config: ExpertConfig, hidden_size: int, rows: slice) -> Parameter:
-    """(num_experts, hidden_size, rows)."""
-    size, width = config.intermediate_size, rows.stop - rows.start
-    outputs, held = slice(0, hidden_size), slice(0, width)
-    single = [
-        Source(
-            name=f"{names.experts}.{expert}.{names.parts[2]}.weight",
-            shape=(hidden_size, size),
-            take=(outputs, rows),
-            place=(expert, outputs, held),
-        )
-        for expert in range(config.num_experts)
-    ]
-    every = slice(0, config.num_experts)
-    fused = Source(
-        name=f"{names.stacked}.down_proj",
-        shape=(config.num_experts, hidden_size, size),
-        take=(every, outputs, rows),
-        place=(every, outputs, held),
-    )
-    return _experts((config.num_experts, hidden_size, width), single, [fused])
-
-
-def _experts(
-    shape: tuple[int, int, int], single: Sequence[Source], fused: Sequence[Source]
-) -> Parameter:
-    return Parameter(shape=shape, sources=tuple(single), fused=tuple(fused))

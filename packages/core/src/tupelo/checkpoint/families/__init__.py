@@ -53,6 +53,7 @@ FAMILIES: Final[dict[str, str]] = {
     "DeepseekV2ForCausalLM": "deepseek:DEEPSEEK_V2",
     "DeepseekV3ForCausalLM": "deepseek:DEEPSEEK_V3",
     "MiniCPM3ForCausalLM": "deepseek:MINICPM3",
+    "GptOssForCausalLM": "gpt_oss:GPT_OSS",
     "InternLM3ForCausalLM": "internlm3:INTERNLM3",
 }
 """Architecture, to file and record."""

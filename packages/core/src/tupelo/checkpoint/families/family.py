@@ -39,6 +39,8 @@ class Family:
             transformers.
         refine: from the fields and the configuration read as a plain Llama, the ``ModelConfig``
             fields to replace.
+        quantised: quantisation methods whose layout it reads; the weights are decoded as they are
+            loaded.
         mlp_ratio: where the MLP's size may be absent, its multiple of the hidden size; else 0.
         aliases: its names of fields that others spell alike, to the common spelling.
         nested_ropes: ``rope_parameters`` is keyed by layer type, and ``refine`` sets ``ropes``.
@@ -51,6 +53,7 @@ class Family:
     model_type: str
     defaults: Mapping[str, Any]
     refine: Refine
+    quantised: tuple[str, ...] = ()
     mlp_ratio: int = 0
     aliases: Mapping[str, str] = field(default_factory=dict)
     nested_ropes: bool = field(default=False)
