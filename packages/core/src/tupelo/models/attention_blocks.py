@@ -58,7 +58,6 @@ class AttentionBlocks:
         heads = elements(parallel.share(config.num_heads, "attention heads"), head_dim)
         width = config.num_heads * head_dim
         q_norm, k_norm = self._head_norms(prefix)
-        shared = config.parallel_blocks
         return Attention(
             layer,
             AttentionKind(self._kinds.index(spec), spec, self._rotary[config.rope(layer)]),
