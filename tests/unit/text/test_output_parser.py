@@ -23,7 +23,7 @@ from tupelo.errors import ConfigError
 from tupelo.text.detect import named_reasoning, named_tools
 from tupelo.text.output_parser import OutputParser, parse
 from tupelo.text.reasoning.families import REASONING_FAMILIES
-from tupelo.text.tools.events import CallArguments, CallStart, Event, Text
+from tupelo.text.tools.events import CallArguments, CallStart, Event, Text, fold
 from tupelo.text.tools.families import TOOL_FAMILIES
 
 FAMILIES = sorted({family.name for family in TOOL_FAMILIES.values()})
@@ -122,6 +122,35 @@ def test_text_is_given_out_at_once() -> None:
     assert parser.push("b> tag") == [Text(" <b> tag")]
     assert parser.push(".\n") == [Text(".")]
     assert parser.finish() == [Text("\n")]
+
+
+def test_no_more_calls_than_are_wanted() -> None:
+    for family, text in TOOL_SPECIMENS:
+        for size in (1, 1000):
+            options = {"tools": named_tools(family), "descriptions": TOOLS, "max_calls": 1}
+            parsed = fold(_events(text + " More.", size, **options))
+            assert _calls(parsed) == [LOOKUP]
+            assert parsed.text in ("Wait.", "")
+    parser = OutputParser(tools=named_tools("hermes"), max_calls=1)
+    parser.push('<tool_call>{"name": "ping", "arguments": {}')
+    assert not parser.over
+    parser.push("}")
+    assert parser.over
+
+
+@pytest.mark.parametrize(("family", "inside", "text", "thoughts", "answer"), REASONING_SPECIMENS)
+def test_a_parser_knows_when_thoughts_are_over(
+    family: str, inside: bool | None, text: str, thoughts: str, answer: str
+) -> None:
+    parser = OutputParser(reasoning=named_reasoning(family), in_reasoning=inside)
+    states = [parser.thinking]
+    for char in text:
+        parser.push(char)
+        states.append(parser.thinking)
+    changes = [state for state, before in zip(states[1:], states, strict=False) if state != before]
+    assert any(states) == bool(thoughts)
+    assert states[-1] == (not answer)
+    assert len(changes) <= 2
 
 
 @pytest.mark.parametrize("family", ["kimi_k2", "mistral"])

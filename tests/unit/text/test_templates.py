@@ -149,6 +149,27 @@ def test_contents_come_in_the_form_the_template_takes(
     assert expected in renderer.render(template, messages=messages)
 
 
+@pytest.mark.parametrize(
+    ("written", "expected"),
+    [
+        ("{{ call.function.arguments | tojson }}", '{"a": "é"}'),
+        ("{% for k, v in call.function.arguments.items() %}{{ k }}={{ v }}{% endfor %}", "a=é"),
+        ("{{ call.function.arguments }}", '{"a": "é"}'),
+        ("{{ '<' + call.function.arguments + '>' }}", '<{"a": "é"}>'),
+    ],
+)
+def test_arguments_come_in_the_form_the_template_takes(
+    renderer: TemplateRenderer, written: str, expected: str
+) -> None:
+    template = (
+        "{% for m in messages %}{% for call in m.tool_calls %}" + written + "{% endfor %}"
+        "{% endfor %}"
+    )
+    call = {"type": "function", "function": {"name": "f", "arguments": {"a": "é"}}}
+    messages = [*USER, {"role": "assistant", "content": "", "tool_calls": [call]}]
+    assert renderer.render(template, messages=messages) == expected
+
+
 def test_a_part_that_is_no_text_is_named(renderer: TemplateRenderer) -> None:
     messages = [{"role": "user", "content": [{"type": "image_url", "image_url": {}}]}]
     with pytest.raises(TemplateError, match="takes text only, got a part of type 'image_url'"):

@@ -31,22 +31,24 @@ class IncrementalDetokenizer:
         prompt_ids_tail: Sequence[int] = (),
         skip_special_tokens: bool = True,
         spaces_between_special_tokens: bool = True,
+        shown_ids: frozenset[int] = frozenset(),
     ) -> None:
         """Begin after a prompt.
 
         Args:
             tokenizer: of the model.
             prompt_ids_tail: the prompt's ids, or its last few dozen.
-            skip_special_tokens: special tokens have no text.
+            skip_special_tokens: special tokens have no text, but for ``shown_ids``.
             spaces_between_special_tokens: False takes out spaces that a decoder puts between two
                 special tokens. Only decoders that join words with spaces (WordPiece) do.
         """
+        skipped = tokenizer.special_ids - shown_ids if skip_special_tokens else frozenset[int]()
         self._steps: _ByteSteps | _WindowSteps
         if tokenizer.byte_rule is not None:
-            self._steps = _ByteSteps(tokenizer, prompt_ids_tail, skip_special_tokens)
+            self._steps = _ByteSteps(tokenizer, prompt_ids_tail, skipped)
         else:
             self._steps = _WindowSteps(
-                tokenizer, prompt_ids_tail, skip_special_tokens, spaces_between_special_tokens
+                tokenizer, prompt_ids_tail, skipped, spaces_between_special_tokens
             )
 
     def push(self, ids: Sequence[int]) -> str:
@@ -61,10 +63,12 @@ class IncrementalDetokenizer:
 class _ByteSteps:
     """For tokenizers whose text is the concatenation of their tokens' bytes."""
 
-    def __init__(self, tokenizer: Tokenizer, prompt: Sequence[int], skip_special: bool) -> None:
+    def __init__(
+        self, tokenizer: Tokenizer, prompt: Sequence[int], skipped: frozenset[int]
+    ) -> None:
         self._bytes_of = tokenizer.bytes_of
         self._first_bytes = tokenizer.first_bytes
-        self._skipped = tokenizer.special_ids if skip_special else frozenset[int]()
+        self._skipped = skipped
         self._decoder = _UTF8(errors="replace")
         tail = self._last_bytes(prompt)
         self._at_start = tail is None
@@ -112,10 +116,10 @@ class _WindowSteps:
     """
 
     def __init__(
-        self, tokenizer: Tokenizer, prompt: Sequence[int], skip_special: bool, spaces: bool
+        self, tokenizer: Tokenizer, prompt: Sequence[int], skipped: frozenset[int], spaces: bool
     ) -> None:
         self._tokenizer = tokenizer
-        self._skipped = tokenizer.special_ids if skip_special else frozenset[int]()
+        self._skipped = skipped
         self._joined = frozenset[int]() if spaces else tokenizer.special_ids
         shown = (i for i in reversed(prompt) if self._shows(i))
         self._window = list(islice(shown, _MAX_CHARACTER_TOKENS))[::-1]

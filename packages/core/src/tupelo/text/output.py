@@ -49,6 +49,7 @@ class TextStream:
         skip_special_tokens: bool = True,
         spaces_between_special_tokens: bool = True,
         min_new_tokens: int = 0,
+        shown_ids: frozenset[int] = frozenset(),
     ) -> None:
         """Begin after a prompt.
 
@@ -58,7 +59,8 @@ class TextStream:
             stop_regex: patterns that end it, in RE2's syntax; empty ones are ignored.
             no_stop_trim: keep the stop string in the text.
             prompt_ids: the prompt; only its end is looked at.
-            skip_special_tokens, spaces_between_special_tokens: see ``IncrementalDetokenizer``.
+            skip_special_tokens, spaces_between_special_tokens, shown_ids: see
+                ``IncrementalDetokenizer``.
             min_new_tokens: text of fewer tokens than this is not searched for what would end it.
 
         Raises:
@@ -69,6 +71,7 @@ class TextStream:
             prompt_ids_tail=prompt_ids,
             skip_special_tokens=skip_special_tokens,
             spaces_between_special_tokens=spaces_between_special_tokens,
+            shown_ids=shown_ids,
         )
         self._finders = [_Finder(text) for text in dict.fromkeys(stop) if text]
         self._patterns = StopPatterns(stop_regex) if any(stop_regex) else None
@@ -193,11 +196,15 @@ class TokenPieces:
         *,
         prompt_ids: Sequence[int] = (),
         skip_special_tokens: bool = True,
+        shown_ids: frozenset[int] = frozenset(),
     ) -> None:
         """Begin after a prompt, with the options of the ``TextStream`` beside it."""
         self._tokenizer = tokenizer
         self._detokenizer = IncrementalDetokenizer(
-            tokenizer, prompt_ids_tail=prompt_ids, skip_special_tokens=skip_special_tokens
+            tokenizer,
+            prompt_ids_tail=prompt_ids,
+            skip_special_tokens=skip_special_tokens,
+            shown_ids=shown_ids,
         )
         self._offset = 0
 

@@ -31,6 +31,7 @@ class OutputParser:
         reasoning: ReasoningFamily | None = None,
         descriptions: Iterable[Mapping[str, Any]] = (),
         in_reasoning: bool | None = None,
+        max_calls: int | None = None,
     ) -> None:
         """Begin.
 
@@ -39,8 +40,9 @@ class OutputParser:
             reasoning: how thoughts are marked; None leaves them in the text.
             descriptions: the request's tools, which say what types parameters have.
             in_reasoning: whether the prompt ends inside the thoughts; None if nobody knows.
+            max_calls: behind so many calls the output is over: nothing more is given out.
         """
-        self._writer = Writer()
+        self._writer = Writer(max_calls)
         self._stages: list[Pushed] = []
         self._sources: list[Source] = []
         think = reasoning.form if reasoning is not None else None
@@ -61,6 +63,16 @@ class OutputParser:
             answer = self._stage(source, splitter.steps())
         self._push = answer
         self._replaced = str.maketrans(dict(form.replaced)) if form and form.replaced else None
+
+    @property
+    def thinking(self) -> bool:
+        """Whether the next characters are thoughts, as far as is known."""
+        return self._writer.thinking
+
+    @property
+    def over(self) -> bool:
+        """Whether ``max_calls`` calls are complete."""
+        return self._writer.over
 
     @property
     def work(self) -> int:

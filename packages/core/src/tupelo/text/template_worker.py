@@ -166,10 +166,40 @@ def _content_forms(source: str) -> tuple[bool, bool]:
     return text, parts
 
 
+@lru_cache(maxsize=32)
+def _takes_objects(source: str) -> bool:
+    """Whether the template takes the arguments of a tool call as an object, not as JSON text.
+
+    Found by trying, too: most write objects as JSON or as tags, some can only append text.
+    """
+
+    def trial(arguments: Any) -> str | None:
+        function = {"name": "f", "arguments": arguments}
+        call = {"id": "abcDEF123", "type": "function", "function": function}
+        messages = [
+            {"role": "user", "content": "x"},
+            {"role": "assistant", "content": "", "tool_calls": [call]},
+            {"role": "tool", "content": "x", "tool_call_id": "abcDEF123", "name": "f"},
+        ]
+        parameters = {"type": "object", "properties": {"a": {"type": "string"}}}
+        tool = {"name": "f", "description": "x", "parameters": parameters}
+        return _render_trial(source, messages, [{"type": "function", "function": tool}])
+
+    as_object = trial({"a": _PROBE})
+    if as_object is not None and _PROBE in as_object and f"'{_PROBE}'" not in as_object:
+        return True
+    as_text = trial(json.dumps({"a": _PROBE}))
+    return as_text is None or _PROBE not in as_text
+
+
 def _trial(source: str, content: Any) -> str | None:
+    return _render_trial(source, [{"role": "user", "content": content}])
+
+
+def _render_trial(source: str, messages: list[Any], tools: list[Any] | None = None) -> str | None:
     variables: dict[str, Any] = {
-        "messages": [{"role": "user", "content": content}],
-        "tools": None,
+        "messages": messages,
+        "tools": tools,
         "documents": None,
         "add_generation_prompt": False,
         "bos_token": "",
@@ -186,19 +216,35 @@ def _shows_list(rendered: str) -> bool:
     return bool(re.search(rf"['\"]text['\"]\s*:\s*['\"]{_PROBE}", rendered))
 
 
-def _fit_contents(source: str, messages: Any) -> Any:
-    """Messages with each content in a form that the template takes."""
+def _fit_messages(source: str, messages: Any) -> Any:
+    """Messages with each content, and each call's arguments, in a form that the template takes."""
     if not isinstance(messages, list):
         return messages
     takes_text, takes_parts = _content_forms(source)
     fitted = []
     for message in messages:
+        if isinstance(message, dict) and isinstance(message.get("tool_calls"), list):
+            message = {**message, "tool_calls": _fit_calls(source, message["tool_calls"])}
         content = message.get("content") if isinstance(message, dict) else None
         if isinstance(content, list) and not takes_parts:
             message = {**message, "content": _joined(content)}
         elif isinstance(content, str) and not takes_text:
             message = {**message, "content": [{"type": "text", "text": content}]}
         fitted.append(message)
+    return fitted
+
+
+def _fit_calls(source: str, calls: list[Any]) -> list[Any]:
+    """Tool calls whose arguments are text where the template does not take objects."""
+    if _takes_objects(source):
+        return calls
+    fitted = []
+    for call in calls:
+        function = call.get("function") if isinstance(call, dict) else None
+        if isinstance(function, dict) and isinstance(function.get("arguments"), dict):
+            arguments = json.dumps(function["arguments"], ensure_ascii=False)
+            call = {**call, "function": {**function, "arguments": arguments}}
+        fitted.append(call)
     return fitted
 
 
@@ -220,7 +266,7 @@ def _answer(request: dict[str, Any]) -> dict[str, str]:
     try:
         template = _compiled(request["template"])
         variables = request["variables"]
-        variables["messages"] = _fit_contents(request["template"], variables["messages"])
+        variables["messages"] = _fit_messages(request["template"], variables["messages"])
         return {"text": _render(request, template)}
     except RaisedByTemplateError as error:
         return {"error": "raised", "message": str(error)[:_MAX_MESSAGE_CHARS]}

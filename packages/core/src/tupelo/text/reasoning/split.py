@@ -64,6 +64,7 @@ class Splitter:
         self._ends = Finder((form.close, *form.interrupts))
         self._again = Finder((*form.opens, form.close))
         self._none = Finder(())
+        writer.thinking = bool(inside) and not form.shown
 
     def steps(self) -> Step[None]:
         """Read the whole output."""
@@ -86,6 +87,7 @@ class Splitter:
 
     def _thoughts(self) -> Step[None]:
         source, form = self._source, self._form
+        self._writer.thinking = True
         if form.label:
             while (yield from source.accept(*form.opens)):
                 continue

@@ -94,6 +94,7 @@ class ChannelMachine(CallMachine):
             return
         source.recorded()
         if recipient in form.thoughts or (channel in form.thoughts and not addressed):
+            self.writer.thinking = True
             yield from self._body(self.writer.reasoning, half_marker=False)
             self.writer.end_reasoning()
         elif addressed or self.writer.num_calls:

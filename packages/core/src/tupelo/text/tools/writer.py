@@ -17,10 +17,13 @@ class Writer:
         num_calls: how many calls were begun.
         in_call: whether the last one is still open.
         draft: the call that is being read, announced or not.
+        thinking: whether what comes is reasoning.
+        over: set behind the last call that is wanted; all that comes is dropped.
         text_is_over: set where the format has no text any more; what comes is dropped.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, max_calls: int | None = None) -> None:
+        self._max_calls = max_calls
         self._events: list[Event] = []
         self._run: type[Text | Reasoning] | int | None = None
         self._parts: list[str] = []
@@ -33,6 +36,8 @@ class Writer:
         self.num_calls = 0
         self.in_call = False
         self.draft: Draft | None = None
+        self.thinking = False
+        self.over = False
         self.text_is_over = False
 
     def text(self, piece: str, *, force: bool = False) -> None:
@@ -64,15 +69,17 @@ class Writer:
     def end_reasoning(self) -> None:
         """This block of reasoning is over: drop the white space at its end, and what follows it."""
         self._thought.clear()
-        self._in_reasoning = False
+        self._in_reasoning = self.thinking = False
         self._after_reasoning = True
 
     def begin(self, name: str, call_id: str | None) -> None:
         """Begin a call; the one before must have ended."""
         assert not self.in_call
+        self.in_call = True
+        if self.over:
+            return
         self._close_run()
         self._events.append(CallStart(self.num_calls, name, call_id))
-        self.in_call = True
         self.num_calls += 1
 
     def arguments(self, piece: str) -> None:
@@ -82,6 +89,7 @@ class Writer:
     def end(self) -> None:
         """End the open call."""
         self.in_call = False
+        self.over = self.over or self.num_calls == self._max_calls
 
     def drain(self) -> list[Event]:
         """The events since the last time."""
@@ -104,7 +112,7 @@ class Writer:
             self._add(Text, space)
 
     def _add(self, run: type[Text | Reasoning] | int, piece: str) -> None:
-        if not piece:
+        if not piece or self.over:
             return
         if run != self._run:
             self._close_run()
