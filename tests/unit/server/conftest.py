@@ -78,6 +78,7 @@ def service(_shared: Service) -> Service:
 
 @contextmanager
 def _running(engine_options: dict[str, Any], options: dict[str, Any]) -> Iterator[Service]:
+    template = options.pop("template", None)
     config = ServerConfig(port=0, **options)
     engine = FakeEngine(TOKENIZER)
     state = ServerState(
@@ -86,7 +87,13 @@ def _running(engine_options: dict[str, Any], options: dict[str, Any]) -> Iterato
         engine=engine,
     )
     limits = Limits(queue_s=config.max_queue_time_s, total_s=config.max_request_time_s)
-    prompts = Prompts(TOKENIZER, TemplateRenderer())
+    prompts = Prompts(
+        TOKENIZER,
+        TemplateRenderer(),
+        template,
+        tool_call_parser=config.tool_call_parser,
+        reasoning_parser=config.reasoning_parser,
+    )
     state.frontend = Frontend(engine, prompts, state.metrics, state.log, limits)
     server = http_server(state)
     loop = uvloop.new_event_loop()

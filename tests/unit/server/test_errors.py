@@ -163,7 +163,7 @@ def test_completion_body_is_refused(service: Service, body: dict[str, Any], para
     [
         {"user": "me", "metadata": {"a": "b"}, "store": False, "service_tier": "auto"},
         {"tools": [], "tool_choice": "auto", "response_format": {"type": "text"}},
-        {"tools": [{"type": "function"}], "tool_choice": "none"},
+        {"tools": [{"type": "function", "function": {"name": "f"}}], "tool_choice": "none"},
         {"regex": "", "json_schema": None, "lora_path": None, "modalities": ["text"]},
         {"temperature": None, "stop": None, "max_tokens": None, "logit_bias": None},
         {"parallel_tool_calls": True, "separate_reasoning": True, "priority": 0},

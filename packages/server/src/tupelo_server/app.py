@@ -33,6 +33,7 @@ from tupelo_server.routes import (
     loads,
     models,
     operate,
+    parsers,
     text,
 )
 from tupelo_server.state import ServerState
@@ -45,6 +46,7 @@ ROUTERS = [
     models.router,
     generate.router,
     text.router,
+    parsers.router,
     control.router,
     operate.router,
     loads.router,

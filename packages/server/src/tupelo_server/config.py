@@ -8,6 +8,7 @@ from pathlib import Path
 from tupelo.config import check_options, option
 from tupelo.engine.logs import FORMATS
 from tupelo.errors import ConfigError
+from tupelo.text.detect import named_reasoning, named_tools
 
 LOG_LEVELS = ("debug", "info", "warning", "error")
 
@@ -54,6 +55,12 @@ class ServerConfig:
         False, "render chat templates that requests bring, in the sandbox of the model's own"
     )
     weight_version: str = option("default", "name of the weights, which replies tell")
+    tool_call_parser: str = option(
+        "auto", "how the model writes tool calls: auto (as its template tells), none, or a name"
+    )
+    reasoning_parser: str = option(
+        "auto", "how the model marks its thoughts: auto (as its template tells), none, or a name"
+    )
     max_body_bytes: int = option(32 << 20, "largest request body in bytes", low=1)
     request_timeout_s: float = option(
         60.0, "seconds that a client may take to send its headers, and its body", low=1
@@ -108,6 +115,10 @@ class ServerConfig:
             raise ConfigError(
                 f"--log-requests-level: got {self.log_requests_level}; must be at most 3"
             )
+        if self.tool_call_parser not in ("auto", "none"):
+            named_tools(self.tool_call_parser)
+        if self.reasoning_parser not in ("auto", "none"):
+            named_reasoning(self.reasoning_parser)
         both = set(self.api_keys) & set(self.admin_api_keys)
         if both:
             raise ConfigError("a key is given as an API key and as an admin key; use two keys")

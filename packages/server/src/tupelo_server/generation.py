@@ -16,6 +16,8 @@ from tupelo.errors import RequestError
 from tupelo.request import FinishReason, Grammar, Request, SamplingParams
 from tupelo.text.output import TextStream, TokenPieces
 from tupelo.text.tokenizer import Tokenizer
+from tupelo.text.tools.events import Event
+from tupelo_server.parsing import ParsedStream, Parsing, stops_early
 from tupelo_server.rows import Row, RowQueue, rows_of
 
 
@@ -36,6 +38,7 @@ class Job:
         stream: whether text is wanted as it comes.
         stream_interval: tokens of a ``Delta`` at least, but for the last.
         logged: whether it may stand in the request log.
+        parsing: what is to be found in the outputs; None leaves them text.
     """
 
     prompt: Prompt
@@ -51,6 +54,7 @@ class Job:
     prompt_logprobs_from: int | None = None
     grammar: Grammar | None = None
     logged: bool = True
+    parsing: Parsing | None = None
 
     def requests(self) -> list[Request]:
         """A request for each sample, without an id. Sample i uses ``derived_seed(seed, i)``.
@@ -67,7 +71,7 @@ class Job:
             top_logprobs=self.top_logprobs,
             token_ids_logprob=self.token_ids_logprob,
             prompt_logprobs_from=self.prompt_logprobs_from,
-            stream=self.stream or self.params.stops_on_text,
+            stream=self.stream or stops_early(self.params, self.parsing),
             grammar=self.grammar,
         )
         seed = self.params.seed
@@ -110,6 +114,7 @@ class Delta:
     Attributes:
         index: of the sample among all of its HTTP request.
         rows: of tokens whose text has been given out; they may lag behind ``token_ids``.
+        events: what the text was parsed into, where that was asked for.
         prompt_rows: once, where the prompt's log-probabilities were asked for.
         end: set in the sample's last delta.
         timing: the engine's, with the first token and with the end.
@@ -120,9 +125,11 @@ class Delta:
     text: str = ""
     token_ids: list[int] = field(default_factory=list)
     rows: list[Row] = field(default_factory=list)
+    events: list[Event] = field(default_factory=list)
     prompt_rows: list[Row] | None = None
     end: End | None = None
     completion_tokens: int = 0
+    reasoning_tokens: int = 0
     cached_tokens: int = 0
     retractions: int = 0
     timing: Timing | None = None
@@ -133,10 +140,12 @@ class Delta:
         self.text += newer.text
         self.token_ids += newer.token_ids
         self.rows += newer.rows
+        self.events += newer.events
         if newer.prompt_rows is not None:
             self.prompt_rows = newer.prompt_rows
         self.end = newer.end
         self.completion_tokens = newer.completion_tokens
+        self.reasoning_tokens = newer.reasoning_tokens
         self.cached_tokens = newer.cached_tokens
         self.retractions = newer.retractions
         self.timing = newer.timing or self.timing
@@ -151,7 +160,8 @@ class SampleStream:
         self._job = job
         self._index = index
         self._tokenizer = tokenizer
-        self._stream = TextStream(
+        self._shown_ids = job.parsing.shown_ids if job.parsing is not None else frozenset[int]()
+        stream = TextStream(
             tokenizer,
             stop=params.stop,
             stop_regex=params.stop_regex,
@@ -160,7 +170,10 @@ class SampleStream:
             skip_special_tokens=params.skip_special_tokens,
             spaces_between_special_tokens=params.spaces_between_special_tokens,
             min_new_tokens=params.min_new_tokens,
+            shown_ids=self._shown_ids,
         )
+        self._parsed = ParsedStream(stream, job.parsing) if job.parsing is not None else None
+        self._stream = self._parsed or stream
         self._rows: RowQueue | None = None
         if job.logprobs:
             self._rows = RowQueue(self._pieces(job.prompt.ids))
@@ -212,12 +225,19 @@ class SampleStream:
             end = End(FinishReason.STOP, found.matched_stop)
             num_shown = found.num_tokens
             ids = ids[:num_shown]
+        elif self._parsed is not None and self._parsed.over:
+            end = End(FinishReason.STOP)
+            num_shown = found.num_tokens
+            ids = ids[:num_shown]
         elif finish is not None:
             end = End(finish.reason, finish.matched, finish.message)
             text += self._stream.finish()
             if self._stream.matched_stop is not None:
                 end = End(FinishReason.STOP, self._stream.matched_stop)
         delta = self._delta(output, ids, text, end)
+        if self._parsed is not None:
+            delta.events = self._parsed.events(last=end is not None)
+            delta.reasoning_tokens = self._parsed.reasoning_tokens
         if self._rows is not None:
             if output.scores is not None:
                 self._rows.push(ids, output.scores, num_shown)
@@ -260,4 +280,5 @@ class SampleStream:
             self._tokenizer,
             prompt_ids=prompt_ids,
             skip_special_tokens=self._job.params.skip_special_tokens,
+            shown_ids=self._shown_ids,
         )

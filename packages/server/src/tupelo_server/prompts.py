@@ -11,6 +11,7 @@ from tupelo.request import MAX_PROMPTS, check_count
 from tupelo.text.templates import TemplateRenderer
 from tupelo.text.tokenizer import Tokenizer
 from tupelo_server.generation import Prompt
+from tupelo_server.parsing import AUTO, Formats
 
 _INLINE_CHARS = 2000
 """Up to here a text is encoded on the event loop: it takes less time than a change of threads."""
@@ -32,11 +33,17 @@ class Prompts:
         chat_template: str | None = None,
         *,
         context_length: int | None = None,
+        tool_call_parser: str = AUTO,
+        reasoning_parser: str = AUTO,
     ) -> None:
         """Use ``chat_template`` (its source) instead of the model's, if given.
 
         Args:
             context_length: in tokens; a prompt whose text could not fit is not even encoded.
+            tool_call_parser, reasoning_parser: see ``Formats``.
+
+        Raises:
+            ConfigError: a parser is named that does not exist.
         """
         self.tokenizer = tokenizer
         self._renderer = renderer
@@ -44,6 +51,21 @@ class Prompts:
         self._context_length = context_length
         self._threads = ThreadPoolExecutor(_RENDERING, thread_name_prefix="chat-template")
         self._num_rendering = 0
+        sources = [self.template(tools=True), self.template()] if self.has_template else []
+        self.formats = Formats(tokenizer, sources, tool_call_parser, reasoning_parser)
+
+    @property
+    def has_template(self) -> bool:
+        """Whether there is a chat template at all."""
+        return bool(self._chat_template or self.tokenizer.chat_templates)
+
+    def template(self, *, tools: bool = False) -> str:
+        """The source of the chat template for conversations with or without tools.
+
+        Raises:
+            TemplateError: there is none.
+        """
+        return self._chat_template or self.tokenizer.template_for(tools=tools)
 
     async def of_texts(
         self, texts: Sequence[str], *, add_special_tokens: bool = True
@@ -98,23 +120,31 @@ class Prompts:
         self,
         messages: Sequence[Mapping[str, Any]],
         *,
+        tools: Sequence[Mapping[str, Any]] = (),
         add_generation_prompt: bool = True,
         continue_final_message: bool = False,
         template: str | None = None,
         template_kwargs: Mapping[str, Any] | None = None,
     ) -> Prompt:
-        """Render a conversation and encode it.
+        """Render a conversation, with descriptions of tools, and encode it.
 
         Args:
             template: source of the one to use; None means the server's, or the model's.
 
         Raises:
             TemplateError: no template, or it refuses the conversation.
-            InvalidRequest: the template's variables are set by ``template_kwargs``.
+            InvalidRequest: the template's variables are set by ``template_kwargs``, or it takes no
+                tools.
             ContextLengthExceeded: the text is too long, whatever its tokens are.
             QueueFull: too many conversations wait to be rendered.
         """
-        template = template or self._chat_template or self.tokenizer.template_for()
+        template = template or self.template(tools=bool(tools))
+        if tools and "tools" not in template:
+            raise InvalidRequest(
+                "tools: this model's chat template takes none; start the server with a "
+                "--chat-template that does",
+                param="tools",
+            )
         special: dict[str, Any] = dict(self.tokenizer.special_tokens)
         taken = sorted(set(template_kwargs or ()) & set(special))
         if taken:
@@ -125,6 +155,7 @@ class Prompts:
             self._renderer.render,
             template,
             messages=_known_roles(messages, template),
+            tools=tools or None,
             add_generation_prompt=add_generation_prompt,
             continue_final_message=continue_final_message,
             template_kwargs=template_kwargs,

@@ -148,8 +148,14 @@ class Server:
         info = await self._engine.start(_Progress())
         tokenizer = await asyncio.to_thread(load_tokenizer, info.tokenizer_path)
         prompts = Prompts(
-            tokenizer, TemplateRenderer(), self._template, context_length=info.context_length
+            tokenizer,
+            TemplateRenderer(),
+            self._template,
+            context_length=info.context_length,
+            tool_call_parser=self._config.tool_call_parser,
+            reasoning_parser=self._config.reasoning_parser,
         )
+        logger.info("formats: %s", prompts.formats)
         self._state.frontend = Frontend(
             self._engine,
             prompts,

@@ -5,6 +5,7 @@ rest. Formats made of channels do both at once.
 """
 
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from tupelo.text.reasoning.families import ReasoningFamily
@@ -36,7 +37,8 @@ class OutputParser:
         """Begin.
 
         Args:
-            tools: how calls are written; None leaves them in the text.
+            tools: how calls are written; None leaves them in the text. Of a model whose thoughts
+                are channels, its channels count.
             reasoning: how thoughts are marked; None leaves them in the text.
             descriptions: the request's tools, which say what types parameters have.
             in_reasoning: whether the prompt ends inside the thoughts; None if nobody knows.
@@ -48,7 +50,7 @@ class OutputParser:
         think = reasoning.form if reasoning is not None else None
         form: Format | None = tools.form if tools is not None else None
         if isinstance(think, ChannelFormat):
-            form, think = think, None
+            form, think = replace(think, calls=tools is not None), None
         dropped = think.dropped if think is not None else ()
         if form is None and dropped:
             form = PlainFormat(dropped=dropped)

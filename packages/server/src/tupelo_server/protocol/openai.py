@@ -36,12 +36,14 @@ class Reply:
     created: int = field(default_factory=lambda: int(time.time()))
     _generated: dict[int, int] = field(default_factory=dict)
     _cached: dict[int, int] = field(default_factory=dict)
+    _reasoning: dict[int, int] = field(default_factory=dict)
 
     def count(self, deltas: Iterable[Delta]) -> None:
         """Take note of deltas."""
         for delta in deltas:
             self._generated[delta.index] = delta.completion_tokens
             self._cached[delta.index] = delta.cached_tokens
+            self._reasoning[delta.index] = delta.reasoning_tokens
 
     def body(self, choices: list[dict[str, Any]]) -> dict[str, Any]:
         """A whole reply, or a chunk of one."""
@@ -73,7 +75,8 @@ class Reply:
         return {"cached_tokens_details": {"device": self._num_cached(), "host": 0}}
 
     def usage(self) -> dict[str, Any]:
-        """Tokens so far: each prompt once, and every sample's tokens up to its cut.
+        """Tokens so far: each prompt once, and every sample's tokens up to its cut. Of a model that
+        thinks also the tokens of its thoughts, under SGLang's name and under OpenAI's.
 
         Of a prompt with several samples, the cached tokens of the first count.
         """
@@ -84,6 +87,10 @@ class Reply:
             "completion_tokens": completion_tokens,
             "total_tokens": prompt_tokens + completion_tokens,
         }
+        if any(job.parsing is not None and job.parsing.reasoning for job in self.jobs):
+            reasoning = {"reasoning_tokens": sum(self._reasoning.values())}
+            usage |= reasoning
+            usage["completion_tokens_details"] = reasoning
         if self.cache_report:
             usage["prompt_tokens_details"] = {"cached_tokens": self._num_cached()}
         return usage

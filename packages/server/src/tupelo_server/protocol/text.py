@@ -10,13 +10,14 @@ from tupelo_server.protocol.fields import Body, Ids, Texts
 
 
 class TokenizeBody(Body):
-    """``prompt`` (a string or a list), or ``messages``."""
+    """``prompt`` (a string or a list), or ``messages`` with ``tools``."""
 
-    unsupported: ClassVar[Mapping[str, tuple[Any, ...]]] = {"tools": ()}
+    unsupported: ClassVar[Mapping[str, tuple[Any, ...]]] = {}
 
     model: str = ""
     prompt: Texts | None = None
     messages: list[dict[str, Any]] | None = Field(default=None, max_length=MAX_MESSAGES)
+    tools: list[dict[str, Any]] | None = None
     add_special_tokens: bool = True
     chat_template_kwargs: dict[str, Any] | None = None
     add_generation_prompt: bool | None = None

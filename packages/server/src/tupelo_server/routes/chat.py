@@ -10,7 +10,8 @@ from starlette.responses import Response
 from tupelo_server.connection import EventStream, event, while_connected
 from tupelo_server.engine_client import Frontend
 from tupelo_server.generation import Delta, Job, Prompt
-from tupelo_server.protocol.chat import ChatBody, ChatChoices
+from tupelo_server.protocol.chat import ChatBody
+from tupelo_server.protocol.chat_choices import ChatChoices
 from tupelo_server.protocol.fields import (
     StreamOptions,
     check_priority,
@@ -19,7 +20,9 @@ from tupelo_server.protocol.fields import (
 )
 from tupelo_server.protocol.meta import MetaInfo
 from tupelo_server.protocol.openai import Reply, new_id
+from tupelo_server.reasoning import thinking_variables
 from tupelo_server.state import ServerState, frontend_of, owner_of, state_of
+from tupelo_server.tools import ToolUse
 from tupelo_server.wire import JsonResponse, read_object
 
 router = APIRouter()
@@ -53,6 +56,8 @@ async def chat_completions(request: Request) -> Response:
         prompt_ids=body.return_prompt_token_ids or body.return_token_ids,
         token_ids=body.return_token_ids,
         meta=meta if body.return_meta_info else None,
+        separate_reasoning=body.separate_reasoning,
+        stream_reasoning=body.stream_reasoning,
     )
     with client_names(_NAMES):
         if body.stream:
@@ -66,13 +71,17 @@ async def chat_completions(request: Request) -> Response:
 async def _job(body: ChatBody, state: ServerState, frontend: Frontend) -> Job:
     info = frontend.info
     params = body.sampling(body.limit, info.generation_defaults, info.vocab_size)
-    grammar = body.grammar
+    grammar, use, formats = body.grammar, body.tool_use, frontend.prompts.formats
     num_top = body.num_top
     priority = check_priority(body.priority, state.engine_config.schedule_policy)
     (salt,) = body.salts(1)
     (rid,) = body.rids(new_id("chatcmpl"), 1)
+    prompt = await _prompt(body, use, state, frontend)
+    parsing = formats.parsing(
+        use, prompt.text, separate_reasoning=body.separate_reasoning, grammar=grammar
+    )
     return Job(
-        prompt=await _prompt(body, state, frontend),
+        prompt=prompt,
         params=params,
         rid=rid,
         stream=body.stream,
@@ -81,11 +90,12 @@ async def _job(body: ChatBody, state: ServerState, frontend: Frontend) -> Job:
         priority=priority,
         logprobs=body.logprobs,
         top_logprobs=num_top,
-        grammar=grammar,
+        grammar=use.grammar(grammar, after=formats.after_thoughts(parsing.in_reasoning)),
+        parsing=parsing if parsing.finds_anything else None,
     )
 
 
-async def _prompt(body: ChatBody, state: ServerState, frontend: Frontend) -> Prompt:
+async def _prompt(body: ChatBody, use: ToolUse, state: ServerState, frontend: Frontend) -> Prompt:
     """What the model reads: the given ids, or the conversation as its template renders it."""
     messages = body.checked_messages()
     template, variables = body.template(trusted=state.config.trust_request_chat_template)
@@ -96,8 +106,13 @@ async def _prompt(body: ChatBody, state: ServerState, frontend: Frontend) -> Pro
         messages,
         add_generation_prompt=opens_reply,
         continue_final_message=body.continue_final_message,
+        tools=use.tools,
         template=template,
-        template_kwargs=variables,
+        template_kwargs=thinking_variables(
+            body.reasoning_effort,
+            variables,
+            template or frontend.prompts.template(tools=bool(use.tools)),
+        ),
     )
 
 

@@ -23,13 +23,14 @@ async def tokenize(request: Request) -> Response:
     if (body.prompt is None) == (body.messages is None):
         raise InvalidRequest("give exactly one of prompt and messages", param="prompt")
     if body.messages is not None:
-        names = ("messages", "chat_template_kwargs", "add_generation_prompt")
+        names = ("messages", "tools", "chat_template_kwargs", "add_generation_prompt")
         values = {name: getattr(body, name) for name in (*names, "continue_final_message")}
         chat = ChatBody.parse(values)
         template, variables = chat.template(trusted=state.config.trust_request_chat_template)
         prompts = [
             await frontend.prompts.of_messages(
                 chat.checked_messages(),
+                tools=chat.tool_use.tools,
                 add_generation_prompt=chat.opens_reply,
                 continue_final_message=chat.continue_final_message,
                 template=template,

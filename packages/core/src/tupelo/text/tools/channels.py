@@ -29,6 +29,7 @@ class ChannelFormat(Format):
         thoughts: channels, or recipients, of what is not for the user.
         users: recipients whose messages are text.
         prefix: of recipients that are functions; "" where every other recipient is one.
+        calls: whether calls are wanted; else they are text.
         padded: a space behind each marker is not part of what follows.
     """
 
@@ -40,6 +41,7 @@ class ChannelFormat(Format):
     thoughts: frozenset[str] = frozenset({"analysis"})
     users: frozenset[str] = frozenset({"assistant", "user"})
     prefix: str = "functions."
+    calls: bool = True
     padded: bool = False
 
     @property
@@ -89,7 +91,8 @@ class ChannelMachine(CallMachine):
         channel = channels[-1] if channels else ""
         recipient = (_RECIPIENT.search(header) or [""] * 2)[1]
         addressed = bool(recipient) and recipient not in form.users | form.thoughts
-        if addressed and recipient.startswith(form.prefix):
+        function = addressed and recipient.startswith(form.prefix)
+        if function and form.calls:
             yield from self._call(recipient.removeprefix(form.prefix))
             return
         source.recorded()
@@ -97,7 +100,7 @@ class ChannelMachine(CallMachine):
             self.writer.thinking = True
             yield from self._body(self.writer.reasoning, half_marker=False)
             self.writer.end_reasoning()
-        elif addressed or self.writer.num_calls:
+        elif (addressed and not function) or self.writer.num_calls:
             yield from self._body(lambda unseen: None)
         else:
             yield from self._body(self.writer.text)
