@@ -12,7 +12,7 @@ class Layout:
     both.
 
     Attributes:
-        prefix: of every name; a published checkpoint may lack it.
+        prefix: of every name but those of heads; a published checkpoint may lack it.
         positions: the table of learned positions, where there is one.
         unused: ends of names of tensors that a checkpoint may hold and nothing reads.
         transposed: projections within layers are stored as (in_features, out_features).
@@ -30,7 +30,7 @@ class Layout:
         shared: the MLP that every token passes. shared_gate: the product that weighs it.
     """
 
-    prefix: str = ""
+    prefix: str = "model."
     embedding: str = "model.embed_tokens"
     positions: str = ""
     unused: tuple[str, ...] = (".rotary_emb.inv_freq",)

@@ -76,12 +76,12 @@ class PoolingConfig:
 
 
 ENDINGS: Final[dict[str, PoolingTask]] = {
-    "Model": PoolingTask.EMBED,
     "ForMaskedLM": PoolingTask.EMBED,
     "ForSequenceClassification": PoolingTask.CLASSIFY,
     "ForTokenClassification": PoolingTask.CLASSIFY,
     "ForRewardModel": PoolingTask.CLASSIFY,
     "ForProcessRewardModel": PoolingTask.CLASSIFY,
+    "Model": PoolingTask.EMBED,  # the last one, for others end in it too
 }
 """Endings of the names of architectures that pool."""
 
