@@ -358,9 +358,11 @@ class Engine(PoolingCalls):
     ) -> AsyncIterator[dict[str, Any]]:
         loop = asyncio.get_running_loop()
         input_ids = arguments.pop("input_ids", None)
-        samples, single = await asyncio.to_thread(
-            self._samples, prompt, input_ids, params, arguments | {"stream": True}
-        )
+        wanted = (prompt, input_ids, params, arguments | {"stream": True})
+        if prompt is None:  # ids are checked at once; a text may take its time
+            samples, single = self._samples(*wanted)
+        else:
+            samples, single = await asyncio.to_thread(self._samples, *wanted)
         inbox: asyncio.Queue[list[Item]] = asyncio.Queue()
         post = self._loop_posts.setdefault(loop, LoopPost(loop))
         self._open(samples, post, inbox)
