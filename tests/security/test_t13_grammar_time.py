@@ -1,0 +1,72 @@
+"""T13: patterns that take other engines exponential time, in every kind of grammar."""
+
+import json
+import re
+import time
+from typing import Any
+
+import pytest
+from tests.security.grammars import EXPLODING, ROUTES, body_for, reason_of, text_of, warm
+from tests.security.guarded import Guarded
+
+LIMIT_S = 10.0
+"""For a reply that takes well under two seconds on a machine that does nothing else."""
+
+CATASTROPHIC = [
+    r"(a+)+b",
+    r"(a|a)*b",
+    r"(a|aa)+c",
+    r"((a{1,100}){1,100}){1,100}b",
+    r"(.*a){50}b",
+    r"(.*)(.*)(.*)(.*)(.*)[^a]x{1,1000}",
+    r"(x+x+)+y",
+    r"([a-zA-Z]+)*1",
+    r"(a|b)*a(a|b){30}c",
+    r"[a-z]{1,100000}",
+    r"(\w+\s?)*z",
+    "(" + "|".join("a" * i for i in range(1, 200)) + ")*b",
+]
+
+
+def kinds(pattern: str) -> dict[str, Any]:
+    """A pattern in every field that can hold one."""
+    quoted = json.dumps(pattern)
+    tag = {"type": "structural_tag", "format": {"type": "regex", "pattern": pattern}}
+    return {
+        "regex": pattern,
+        "json_schema": {"type": "string", "pattern": f"^{pattern}$", "maxLength": 10_000},
+        "structural_tag": json.dumps(tag),
+        "ebnf": f'root ::= ({quoted} | x+)+ "b"\nx ::= [a-z]+ | x x | "a"*',
+    }
+
+
+@pytest.mark.parametrize("field", ["regex", "json_schema", "structural_tag", "ebnf"])
+def test_catastrophic_patterns(server: Guarded, field: str) -> None:
+    warm(server)
+    for number, pattern in enumerate(CATASTROPHIC):
+        route = ROUTES[number % len(ROUTES)]
+        began = time.monotonic()
+        reply = server.post(route, body_for(route, field, kinds(pattern)[field]))
+        assert time.monotonic() - began < LIMIT_S, pattern
+        assert reply.status_code in (200, 400), (pattern, reply.text)
+        if reply.status_code == 400:
+            assert "regex" in reply.text or field in reply.text or "grammar" in reply.text
+        elif field == "regex" and reason_of(route, reply.json()) == "stop":
+            assert re.fullmatch(pattern, text_of(route, reply.json()))
+
+
+def test_an_ambiguous_grammar_is_stopped_before_it_stops_others(server: Guarded) -> None:
+    """Each letter can stand in ever more places, so each token takes longer than the one before."""
+    ebnf = 'root ::= root root | [a-z] | ""'
+    body = body_for("/v1/completions", "ebnf", ebnf, max_tokens=400, ignore_eos=True)
+    reply = server.post("/v1/completions", body)
+    assert reply.status_code in (200, 400)
+    if reply.status_code == 400:
+        assert reply.json()["error"]["code"] in ("grammar_failed", "invalid_grammar")
+
+
+def test_an_automaton_that_outgrows_its_bounds(server: Guarded) -> None:
+    body = body_for("/v1/completions", "regex", EXPLODING, max_tokens=400)
+    reply = server.post("/v1/completions", body)
+    assert reply.status_code == 400
+    assert reply.json()["error"]["code"] == "grammar_failed"
