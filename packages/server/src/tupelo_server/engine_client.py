@@ -15,12 +15,14 @@ from typing import Any, Protocol
 
 from tupelo.engine.client import Health
 from tupelo.engine.messages import EngineInfo, Output
+from tupelo.engine.task import check_purpose
 from tupelo.errors import EngineUnavailable, InvalidRequest, RequestError, RequestTimeout
 from tupelo.request import FinishReason, Request
 from tupelo_server.context import RequestContext, context
 from tupelo_server.generation import Delta, Job, SampleStream
 from tupelo_server.merge import merge
 from tupelo_server.metrics import Metrics
+from tupelo_server.pooler import EnginePooler
 from tupelo_server.pooling import Pooler
 from tupelo_server.prompts import Prompts
 from tupelo_server.request_log import RequestLog
@@ -93,7 +95,7 @@ class Frontend:
     ) -> None:
         self.engine = engine
         self.prompts = prompts
-        self.pooler: Pooler | None = None
+        self.pooler: Pooler | None = EnginePooler(self) if engine.info.pooling else None
         self.log = log or RequestLog()
         self.limits = limits or Limits()
         self._metrics = metrics
@@ -142,6 +144,7 @@ class Frontend:
             if len(job.rid) > MAX_RID_LENGTH:
                 raise InvalidRequest(f"rid: at most {MAX_RID_LENGTH} characters", param="rid")
             samples = job.requests()
+            check_purpose(samples[0], info.pooling)
             first = samples[0].checked(
                 vocab_size=info.vocab_size, context_length=info.context_length
             )

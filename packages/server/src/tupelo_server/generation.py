@@ -11,8 +11,9 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 
-from tupelo.engine.messages import Output, Scores, Timing
+from tupelo.engine.messages import Output, Scores, Timing, Vectors
 from tupelo.errors import RequestError
+from tupelo.pooling import PoolingParams
 from tupelo.request import FinishReason, Grammar, Request, SamplingParams
 from tupelo.text.output import TextStream, TokenPieces
 from tupelo.text.tokenizer import Tokenizer
@@ -39,6 +40,7 @@ class Job:
         stream_interval: tokens of a ``Delta`` at least, but for the last.
         logged: whether it may stand in the request log.
         parsing: what is to be found in the outputs; None leaves them text.
+        pooling: what is to be made of the prompt, where nothing is generated.
     """
 
     prompt: Prompt
@@ -55,6 +57,7 @@ class Job:
     grammar: Grammar | None = None
     logged: bool = True
     parsing: Parsing | None = None
+    pooling: PoolingParams | None = None
 
     def requests(self) -> list[Request]:
         """A request for each sample, without an id. Sample i uses ``derived_seed(seed, i)``.
@@ -73,6 +76,7 @@ class Job:
             prompt_logprobs_from=self.prompt_logprobs_from,
             stream=self.stream or stops_early(self.params, self.parsing),
             grammar=self.grammar,
+            pooling=self.pooling,
         )
         seed = self.params.seed
         return [
@@ -119,6 +123,7 @@ class Delta:
         end: set in the sample's last delta.
         timing: the engine's, with the first token and with the end.
         spent: in the last delta, where the time went; see ``timing.py``.
+        vectors: what was pooled, in the only delta of such a job.
     """
 
     index: int
@@ -134,6 +139,7 @@ class Delta:
     retractions: int = 0
     timing: Timing | None = None
     spent: dict[str, float] | None = None
+    vectors: Vectors | None = None
 
     def add(self, newer: "Delta") -> None:
         """Append what followed."""
@@ -259,6 +265,7 @@ class SampleStream:
             cached_tokens=self._cached_tokens,
             retractions=output.retractions,
             timing=output.timing,
+            vectors=output.vectors,
         )
 
     def _stopper(self, output: Output) -> int:

@@ -56,7 +56,7 @@ async def model_info(request: Request) -> Response:
             "model_path": public_path(state.engine_config.model) or state.model_name,
             "served_model_name": state.model_name,
             "tokenizer_path": public_path(state.engine_config.tokenizer) or state.model_name,
-            "is_generation": True,
+            "is_generation": info.pooling is None,
             "preferred_sampling_params": info.generation_defaults or None,
             "weight_version": state.weight_version,
             "load_format": state.engine_config.load_format,

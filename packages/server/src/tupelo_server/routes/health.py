@@ -9,6 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from tupelo.errors import RequestError
+from tupelo.pooling import PoolingParams
 from tupelo.request import SamplingParams
 from tupelo_server.access import Access, opened_to
 from tupelo_server.errors import NotFound
@@ -39,17 +40,19 @@ async def ready(request: Request) -> Response:
 
 @router.get("/health_generate", openapi_extra=PUBLIC)
 async def health_generate(request: Request) -> Response:
-    """Generate one token if nothing runs; a server that is busy or held has its heartbeats to
-    show."""
+    """Generate one token, or pool one, if nothing runs; a server that is busy or held has its
+    heartbeats to show."""
     state = state_of(request)
     if not (state.health().ready and _open(state)) or state.frontend is None:
         return _empty(ready=False)
     if state.frontend.num_live or state.held:
         return _empty(ready=True)
+    pools = state.frontend.pooler is not None
     job = Job(
         prompt=Prompt((0,)),
-        params=SamplingParams(max_new_tokens=1, temperature=0.0, ignore_eos=True),
+        params=SamplingParams(max_new_tokens=0 if pools else 1, temperature=0.0, ignore_eos=True),
         rid=new_id("probe"),
+        pooling=PoolingParams() if pools else None,
     )
     try:
         async with asyncio.timeout(PROBE_TIMEOUT_S):
