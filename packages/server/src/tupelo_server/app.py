@@ -34,6 +34,8 @@ from tupelo_server.routes import (
     models,
     operate,
     parsers,
+    pooled,
+    score,
     text,
 )
 from tupelo_server.state import ServerState
@@ -49,6 +51,8 @@ ROUTERS = [
     parsers.router,
     control.router,
     operate.router,
+    pooled.router,
+    score.router,
     loads.router,
     health.router,
 ]

@@ -103,6 +103,28 @@ class Prompts:
             return decode()
         return await asyncio.to_thread(decode)
 
+    async def framed(self, texts: Sequence[str], max_tokens: int) -> list[Prompt]:
+        """Encode texts for a model that pools, between the special tokens that it wants.
+
+        Args:
+            max_tokens: texts are cut so that no prompt is longer; 0 means no cut.
+
+        Raises:
+            ContextLengthExceeded: a text that is too long, whatever its tokens are, and is not cut.
+            InvalidRequest: too many texts, one that is no valid Unicode, or no room for any.
+        """
+        check_count("prompt", len(texts), MAX_PROMPTS)
+        if not max_tokens:
+            self._check_length(texts)
+
+        def frame() -> list[Prompt]:
+            frame = functools.partial(self.tokenizer.frame, max_tokens=max_tokens)
+            return [Prompt(tuple(frame(text)[0]), text) for text in texts]
+
+        if sum(map(len, texts)) + len(texts) <= _INLINE_CHARS:
+            return frame()
+        return await asyncio.to_thread(frame)
+
     async def of_any(self, prompts: Sequence[str] | Sequence[tuple[int, ...]]) -> list[Prompt]:
         """Encode texts; take ids as they are.
 
