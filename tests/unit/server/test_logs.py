@@ -131,3 +131,37 @@ def test_tracebacks_name_no_folder_of_this_machine() -> None:
 def test_level_out_of_bounds() -> None:
     with pytest.raises(ConfigError, match="log-requests-level"):
         ServerConfig(log_requests_level=4)
+
+
+def test_logging_is_changed_while_the_server_runs(start: Start) -> None:
+    service = start(enable_admin_routes=True)
+    root = logging.getLogger()
+    before = root.level
+
+    def lines(**body: Any) -> list[str]:
+        """What is logged of a request after this change."""
+        assert service.post("/configure_logging", **body).status_code == 200
+        with capture() as records:
+            assert service.post("/v1/completions", prompt=SECRET_PROMPT).status_code == 200
+        return [str(record.__dict__["fields"]) for record in records]
+
+    try:
+        assert lines() == []
+        begin, end = lines(log_requests=True)
+        assert SECRET_PROMPT not in begin + end
+        assert SECRET_PROMPT in lines(log_requests_level=2)[0]
+        assert lines(log_requests=False, log_level="ERROR") == []
+        assert root.level == logging.ERROR
+    finally:
+        root.setLevel(before)
+    for body in (
+        {"log_requests_level": 4},
+        {"log_requests_level": -1},
+        {"log_level": "loud"},
+        {"log_requests": 1},
+        {"dump_requests_folder": "x"},
+        {"log_requests_format": "json"},
+    ):
+        reply = service.post("/configure_logging", **body)
+        assert reply.status_code == 400, body
+        assert next(iter(body)) in reply.text

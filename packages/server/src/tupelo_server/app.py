@@ -31,6 +31,7 @@ from tupelo_server.routes import (
     generate,
     health,
     loads,
+    logs,
     models,
     operate,
     parsers,
@@ -54,6 +55,7 @@ ROUTERS = [
     pooled.router,
     score.router,
     loads.router,
+    logs.router,
     health.router,
 ]
 

@@ -81,3 +81,18 @@ class ProfileBody(Body):
         if "profile_prefix" in values:
             values["prefix"] = values.pop("profile_prefix")
         return values
+
+
+class LoggingBody(Body):
+    """``/configure_logging``. Requests are not dumped to files."""
+
+    unsupported: ClassVar[Tolerated] = {
+        "log_requests_format": (),
+        "dump_requests_folder": (),
+        "dump_requests_threshold": (),
+        "crash_dump_folder": (),
+    }
+
+    log_requests: bool | None = None
+    log_requests_level: int | None = None
+    log_level: str | None = None
