@@ -37,6 +37,19 @@ def demo_gguf() -> Path:
 
 
 @pytest.fixture(scope="session")
+def minilm() -> Path:
+    """all-MiniLM-L6-v2 as a folder: ``TUPELO_MINILM``, or downloaded into the cache."""
+    from tests.minilm import minilm_folder
+
+    try:
+        return minilm_folder()
+    except RuntimeError as error:
+        if os.environ.get("TUPELO_OFFLINE") == "1":
+            pytest.skip(f"TUPELO_OFFLINE=1 and the embedding model is not in the cache: {error}")
+        raise
+
+
+@pytest.fixture(scope="session")
 def formats_dir() -> Path:
     """Reference data of other projects: ``TUPELO_FORMATS``, or a folder beside the workspace."""
     folder = Path(os.environ.get("TUPELO_FORMATS") or ROOT.parent / "shared" / "formats")
