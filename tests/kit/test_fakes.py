@@ -18,6 +18,7 @@ from tupelo.conformance import Target, run_kit
 from tupelo.conformance.fakes import HostileFake, NullFake, RecordingFake
 from tupelo.conformance.levels.attention import base_geometry
 from tupelo.conformance.levels.engine import GREEDY, VOCAB, gemma3, llama, prompts
+from tupelo.conformance.levels.pooling import models
 from tupelo.conformance.runner_world import Run, RunnerWorld
 from tupelo.engine import Engine
 from tupelo.errors import BackendError, CapabilityError
@@ -177,7 +178,6 @@ def test_device_steps_run_one_after_another() -> None:
 
 NOT_CALLED_BY_A_STEP = {
     "attention.forward": "the default of forward_qkv, within the part",
-    "attention.forward_ragged": "encoders",
     "attention.forward_mla": "models with latent attention",
     "kv_pool.arena": "the host tier of the cache",
     "kv_pool.copy_in": "the host tier of the cache",
@@ -192,7 +192,6 @@ NOT_CALLED_BY_A_STEP = {
 }  # fmt: skip
 OPS_NOT_CALLED = {
     "all_reduce_add_norm": "more than one rank",
-    **dict.fromkeys(("layer_norm", "add_layer_norm", "mlp"), "models with layer norms"),
     "copy_pages": "a cache that copies",
     "merge_attention": "attention in parts",
     "moe_experts": "models with experts",
@@ -245,6 +244,10 @@ def test_core_calls_every_hook_but_those_listed(tmp_path: Path) -> None:
             engine.start_profile()
             engine.generate(input_ids=prompts(), sampling_params=params, **wanted)
             engine.stop_profile()
+    for source in models(16).values():
+        config = EngineConfig(dtype="float32", page_size=4, max_total_tokens=1024)
+        with Engine(config, backend=fake.backend, source=source) as engine:
+            engine.encode(input_ids=prompts())
     called = set(fake.calls)
     assert hooks() - called == set(NOT_CALLED_BY_A_STEP)
     assert {op for op in OPS if f"op.{op}" not in called} - {"apply_token_bitmask"} == set(

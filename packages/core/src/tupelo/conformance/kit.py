@@ -11,6 +11,7 @@ from tupelo.conformance.levels.contract import contract_cases
 from tupelo.conformance.levels.engine import engine_cases
 from tupelo.conformance.levels.kv import kv_cases
 from tupelo.conformance.levels.ops import ops_cases
+from tupelo.conformance.levels.pooling import pooling_cases
 from tupelo.conformance.levels.ragged import ragged_cases
 from tupelo.conformance.levels.runner import runner_cases
 from tupelo.conformance.levels.sampler import sampler_cases
@@ -27,6 +28,7 @@ SUITES: dict[str, tuple[int, Suite]] = {
     "sampler": (2, sampler_cases),
     "runner": (2, runner_cases),
     "engine": (3, engine_cases),
+    "pooling": (3, pooling_cases),
     "collectives": (4, collectives_cases),
 }
 """Suites by the first part of their cases' ids, each with its level."""

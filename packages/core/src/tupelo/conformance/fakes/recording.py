@@ -104,5 +104,6 @@ def _defaults() -> Backend:
             dtypes=("float32", "bfloat16", "float16"),
             same_step_sharing=True,
             plan_needs_host_lens=True,
+            latent_kv=True,
         ),
     )
