@@ -43,6 +43,9 @@ from tupelo.request import Request
 SILENT_S = 6 * HEARTBEAT_S
 """Without a heartbeat for this long, the engine counts as frozen."""
 
+RETRY_MS = 20
+"""Between two attempts to reach the engine's socket while it starts."""
+
 STOP_S = 5.0
 """A process that has not ended this long after being told to is killed."""
 
@@ -109,7 +112,8 @@ class EngineClient:
         context = zmq.asyncio.Context.instance()
         self._outbox = context.socket(zmq.PUSH)
         self._outbox.set_hwm(0)
-        self._outbox.bind(f"ipc://{self._folder / 'to-engine'}")
+        self._outbox.setsockopt(zmq.RECONNECT_IVL, RETRY_MS)
+        self._outbox.connect(f"ipc://{self._folder / 'to-engine'}")  # bound by the engine
         self._inbox = context.socket(zmq.PULL)
         self._inbox.set_hwm(0)
         self._inbox.bind(f"ipc://{self._folder / 'from-engine'}")

@@ -36,7 +36,8 @@ from tupelo.errors import TupeloError
 logger = logging.getLogger(__name__)
 
 TO_ENGINE, FROM_ENGINE = "to-engine", "from-engine"
-"""Names of the two sockets in the private folder."""
+"""Names of the two sockets in the private folder. Whoever receives binds: a stranger who connects
+can send what is dropped, but takes no message from anybody."""
 
 MAX_MESSAGES_A_STEP = 256
 """Messages that are taken in between two steps."""
@@ -57,7 +58,7 @@ class Worker:
         self._context = zmq.Context()
         self._folder = folder
         self._inbox = self._context.socket(zmq.PULL)
-        self._inbox.connect(f"ipc://{folder / TO_ENGINE}")
+        self._inbox.bind(f"ipc://{folder / TO_ENGINE}")
         self._outbox = self._push_socket()
         self._wake_end, self._waker = socket.socketpair()
         self._core: EngineCore | None = None
