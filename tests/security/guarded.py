@@ -135,17 +135,26 @@ class Keyed(Guarded):
     """The same with keys of two users, ``alice`` and ``bob``, and of an administrator, ``root``.
 
     ``post`` and ``get`` send the first user's, whose streams are in the background.
+
+    Attributes:
+        roots: the one folder that clients may name paths in.
     """
 
     alice, bob, root = "sk-alice-5e1f0a", "sk-bob-77c2d9", "sk-root-c0ffee"
 
     def __init__(self, model: Path, folder: Path, *flags: str) -> None:
         names = f"{self.alice},{self.bob}"
+        self.roots = folder / "roots"
+        self.roots.mkdir()
         words = ["--log-level", "debug", "--log-requests", "--enable-cache-report"]
         super().__init__(
             model,
             folder,
             *words,
+            "--weight-roots",
+            str(self.roots),
+            "--profile-dir",
+            str(self.roots),
             *flags,
             key=self.alice,
             TUPELO_API_KEY=names,

@@ -1,5 +1,6 @@
 """Folders that clients may name paths in: a path that a request brings is used only inside one."""
 
+import contextlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -34,9 +35,10 @@ def inside_roots(path: str, roots: Sequence[Path], *, param: str, option: str) -
     real_roots = [Path(os.path.realpath(root)) for root in roots]
     if path and "\0" not in path and len(path) <= MAX_PATH_CHARS:
         for root in real_roots:
-            found = Path(os.path.realpath(root / path))
-            if _is_inside(found, real_roots) and found.exists():
-                return found
+            with contextlib.suppress(OSError):  # too long a name, no right to look: not there
+                found = Path(os.path.realpath(root / path))
+                if _is_inside(found, real_roots) and found.exists():
+                    return found
     raise InvalidRequest(
         f"{param}: there is no {path!r:.100} in the folders that {option} allows", param=param
     )

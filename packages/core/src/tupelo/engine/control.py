@@ -62,6 +62,10 @@ class Operator:
                 reply = Reply(message.number, True, action(**message.args))
             except RequestError as error:
                 reply = Reply(message.number, False, str(error), error.status, error.param)
+            except Exception:  # a defect in what an operator asked for; requests go on
+                logger.exception("%s failed", message.action)
+                text = f"{message.action} failed; the server's log has the details"
+                reply = Reply(message.number, False, text, 500)
         outputs, self._outputs = self._outputs, []
         return [Outputs(outputs), reply] if outputs else [reply]
 
