@@ -3,6 +3,8 @@
 import json
 from pathlib import Path
 
+import numpy as np
+from safetensors.numpy import save_file
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
@@ -58,6 +60,31 @@ def write_byte_model(folder: Path, chat_template: str = CHAT_TEMPLATE) -> Path:
     tokenizer.save_pretrained(folder)
     (folder / "config.json").write_text(json.dumps(CONFIG))
     return folder
+
+
+def write_weights(folder: Path) -> None:
+    """Seeded weights for ``CONFIG``, for where dummy weights would not do."""
+    size, inner, keys = 64, 96, 32
+    shapes: dict[str, tuple[int, ...]] = {
+        "model.embed_tokens.weight": (VOCAB, size),
+        "model.norm.weight": (size,),
+    }
+    for layer in range(2):
+        for name, shape in {
+            "input_layernorm": (size,),
+            "post_attention_layernorm": (size,),
+            "self_attn.q_proj": (size, size),
+            "self_attn.k_proj": (keys, size),
+            "self_attn.v_proj": (keys, size),
+            "self_attn.o_proj": (size, size),
+            "mlp.gate_proj": (inner, size),
+            "mlp.up_proj": (inner, size),
+            "mlp.down_proj": (size, inner),
+        }.items():
+            shapes[f"model.layers.{layer}.{name}.weight"] = shape
+    random = np.random.default_rng(7)
+    tensors = {name: random.standard_normal(shape, np.float32) for name, shape in shapes.items()}
+    save_file(tensors, folder / "model.safetensors")
 
 
 def byte_letters() -> list[str]:

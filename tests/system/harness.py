@@ -30,11 +30,18 @@ class ServerProcess:
         folder: Path,
         *flags: str,
         environment: Mapping[str, str] | None = None,
+        working_folder: Path | None = None,
     ) -> None:
-        """Prepare; ``folder`` takes the log, ``environment`` is added to this process's own."""
+        """Prepare; ``folder`` takes the log, ``environment`` is added to this process's own.
+
+        With ``working_folder`` it runs there, as the installed ``tupelo`` does: importing nothing
+        from where it stands.
+        """
         self._log = folder / "server.log"
         self._environment = {**os.environ, "OMP_NUM_THREADS": "2", **(environment or {})}
-        self._command = [sys.executable, "-m", "tupelo", "serve", str(model), *flags]
+        self._working_folder = working_folder
+        python = [sys.executable, "-P"] if working_folder else [sys.executable]
+        self._command = [*python, "-m", "tupelo", "serve", str(model), *flags]
         self.url = ""
 
     def __enter__(self) -> "ServerProcess":
@@ -55,7 +62,11 @@ class ServerProcess:
         """Start the process; wait until it says where it listens."""
         with self._log.open("w") as log:
             self._process = subprocess.Popen(
-                [*self._command, "--port", "0"], stdout=log, stderr=log, env=self._environment
+                [*self._command, "--port", "0"],
+                stdout=log,
+                stderr=log,
+                env=self._environment,
+                cwd=self._working_folder,
             )
         self.wait_for(lambda: "listening on http" in self.log, START_LIMIT_S)
         self.url = self.log.partition("listening on ")[2].split(";")[0]
