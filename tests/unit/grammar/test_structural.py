@@ -79,6 +79,11 @@ CASES: dict[str, tuple[dict[str, Any], list[str], list[str]]] = {
         ["<think>so</thin </think>well", f"<think></think>{CALL}", "<think></think>"],
         ["well", "<think>so", f"<think></think>{CALL[:-2]}"],
     ),
+    "a trigger of several lines": (
+        {**FREE_CALLS, "triggers": ["Go:\n\t/"], "tags": [{**TAG, "begin": "Go:\n\t/"}]},
+        ["hi", 'Go:\n\t/{"city": "x"}</function>', "Go:\n/"],
+        ["Go:\n\t/"],
+    ),
     "any text": ({**ANY, "excludes": ["bad", "worse"]}, ["", "good", "ba d"], ["so bad"]),
     "a sequence": (
         {

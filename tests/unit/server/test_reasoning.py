@@ -8,11 +8,11 @@ import tokenizers
 from tests.unit.server.conftest import Service, Start
 from tokenizers import decoders, models, pre_tokenizers
 
-from tupelo.request import SamplingParams
+from tupelo.request import Grammar, SamplingParams
 from tupelo.text.output import TextStream
 from tupelo.text.tokenizer import Tokenizer, TokenizerFacts
 from tupelo.text.tools.events import fold
-from tupelo_server.parsing import Formats, ParsedStream, stops_early
+from tupelo_server.parsing import Formats, ParsedStream, Parsing, stops_early
 from tupelo_server.tools import ToolUse
 
 TEMPLATE = (
@@ -27,7 +27,6 @@ HI = [{"role": "user", "content": "Hi"}]
 TOOLS = [{"type": "function", "function": {"name": "ping"}}]
 THOUGHTS = b"<think>\nHm. So.\n</think>\n\n"
 CALL = b'<tool_call>{"name": "ping", "arguments": {}}</tool_call>'
-FORCED_CALL = b'[{"name": "ping", "parameters": {}}]'
 
 
 @pytest.fixture(scope="module")
@@ -137,27 +136,50 @@ def test_thoughts_before_calls(service: Service) -> None:
     assert choice["finish_reason"] == "tool_calls"
 
 
-def test_a_grammar_begins_behind_the_thoughts(service: Service) -> None:
-    """Where the prompt opened them; else nobody knows whether there will be any, and the grammar
-    holds from the start."""
-    frontend = service.state.frontend
-    assert frontend is not None
-    end = tuple(frontend.prompts.tokenizer.encode("</think>", add_special_tokens=False))
-    for thinking, thoughts, after in (
-        (True, b"Hm. So.</think>", end),
-        (False, b"", ()),
-        (None, b"", ()),
+@pytest.mark.parametrize(
+    ("thinking", "thoughts", "begins"),
+    [
+        (True, b"Hm. So.</think>", "any_text"),  # its marker is many tokens here
+        (None, b"<think>Hm. So.</think>", "optional"),
+        (None, b"", "optional"),
+        (False, b"", "sequence"),
+    ],
+)
+def test_a_grammar_leaves_room_for_thoughts(
+    service: Service, thinking: bool | None, thoughts: bytes, begins: str
+) -> None:
+    kwargs = {} if thinking is None else {"enable_thinking": thinking}
+    for body, output in (
+        ({"tools": TOOLS, "tool_choice": "required"}, CALL),
+        ({"response_format": {"type": "json_object"}}, b"{}"),
+        ({"regex": "a+"}, b"aa"),
     ):
-        kwargs = {} if thinking is None else {"enable_thinking": thinking}
-        output = thoughts + FORCED_CALL
-        service.engine.script = lambda request, output=output: output
-        reply = ask(service, tools=TOOLS, tool_choice="required", chat_template_kwargs=kwargs)
+        service.engine.script = lambda request, output=output: thoughts + output
+        reply = ask(service, **body, chat_template_kwargs=kwargs)
         message = reply["choices"][0]["message"]
-        assert message["tool_calls"][0]["function"]["name"] == "ping"
-        assert message.get("reasoning_content") == ("Hm. So." if thoughts else None)
+        assert message["reasoning_content"] == ("Hm. So." if thoughts else None)
+        assert message["content"] == (None if output == CALL else output.decode())
         grammar = service.engine.requests[-1].grammar
         assert grammar is not None
-        assert grammar.after == after
+        assert grammar.after == ()
+        if thinking is False and output != CALL:
+            assert grammar.kind in body or grammar.kind == "json_object"
+            continue
+        parts = json.loads(grammar.text)["format"]["elements"]
+        first = parts[0]["elements"][0] if begins == "any_text" else parts[0]
+        assert first["type"] == begins
+
+
+def test_a_grammar_waits_for_the_token_that_ends_the_thoughts() -> None:
+    formats = Formats(special_tokenizer(), [], "mistral", "mistral")
+    own = Grammar(kind="regex", text="a+")
+    form = formats.reply_form(ToolUse(), own, "Hi [THINK]")
+    grammar = form.grammar()
+    assert grammar is not None
+    ids = tuple(special_tokenizer().encode("[/THINK]", add_special_tokens=False))
+    assert (grammar.kind, grammar.after, len(ids)) == ("regex", ids, 1)
+    plain = formats.reply_form(ToolUse(), own, "Hi [THINK]x[/THINK]").grammar()
+    assert plain == own
 
 
 @pytest.mark.parametrize(
@@ -243,6 +265,10 @@ def special_tokenizer() -> Tokenizer:
     return Tokenizer(backend, TokenizerFacts(eos_token_ids=(len(alphabet) + 1,)))
 
 
+def _parsing(formats: Formats, use: ToolUse) -> Parsing:
+    return formats.parsing(formats.reply_form(use, None, "x"), "x", separate_reasoning=True)
+
+
 @pytest.mark.parametrize("size", [1, 1000])
 def test_markers_that_are_special_tokens(size: int) -> None:
     """The parser sees them, the text never shows them; other special tokens stay hidden."""
@@ -250,7 +276,7 @@ def test_markers_that_are_special_tokens(size: int) -> None:
     formats = Formats(tokenizer, ["[TOOL_CALLS][THINK]"])
     assert str(formats) == "tool calls mistral, reasoning mistral"
     tools = ({"type": "function", "function": {"name": "ping"}},)
-    parsing = formats.parsing(ToolUse(tools=tools), "x", separate_reasoning=True)
+    parsing = _parsing(formats, ToolUse(tools=tools))
     output = "[THINK]Hm.<pad>[/THINK]Wait.<pad>[TOOL_CALLS]ping[ARGS]{}"
     ids = tokenizer.encode(output, add_special_tokens=False)
     stream = ParsedStream(TextStream(tokenizer, shown_ids=parsing.shown_ids), parsing)
@@ -265,7 +291,7 @@ def test_markers_that_are_special_tokens(size: int) -> None:
     assert stream.reasoning_tokens == len("Hm.") + 3
     shown = {tokenizer.token_text(i) for i in parsing.shown_ids}
     assert shown == {"[TOOL_CALLS]", "[ARGS]", "[THINK]", "[/THINK]"}
-    plain = formats.parsing(ToolUse(), "x", separate_reasoning=True)
+    plain = _parsing(formats, ToolUse())
     assert {tokenizer.token_text(i) for i in plain.shown_ids} == {"[THINK]", "[/THINK]"}
 
 
@@ -273,8 +299,8 @@ def test_tokens_are_read_one_by_one_where_calls_are_counted() -> None:
     formats = Formats(special_tokenizer(), ["<tool_call>"])
     tools = ({"type": "function", "function": {"name": "ping"}},)
     params = SamplingParams()
-    counted = formats.parsing(ToolUse(tools=tools, max_calls=1), "x", separate_reasoning=True)
-    free = formats.parsing(ToolUse(tools=tools), "x", separate_reasoning=True)
+    counted = _parsing(formats, ToolUse(tools=tools, max_calls=1))
+    free = _parsing(formats, ToolUse(tools=tools))
     assert stops_early(params, counted)
     assert not stops_early(params, free)
     assert not stops_early(params, None)

@@ -36,7 +36,8 @@ TWO_CALLS = (
     b'Wait.\n<tool_call>\n{"name": "lookup", "arguments": {"place": "\xc5\x8csaka", "days": 3}}\n'
     b'</tool_call>\n<tool_call>\n{"name": "ping", "arguments": {}}\n</tool_call>'
 )
-FORCED_CALL = b'[{"name": "lookup", "parameters": {"place": "Rome"}}]'
+ONE_CALL = b'<tool_call>\n{"name": "lookup", "arguments": {"place": "Rome"}}\n</tool_call>'
+LISTED_CALL = b'[{"name": "lookup", "parameters": {"place": "Rome"}}]'
 CALLS = [("lookup", {"place": "Ōsaka", "days": 3}), ("ping", {})]
 
 
@@ -164,7 +165,8 @@ def test_one_call_at_a_time(service: Service, stream: bool) -> None:
 )
 @pytest.mark.parametrize("stream", [False, True])
 def test_forced_calls(service: Service, choice: Any, names: list[str], stream: bool) -> None:
-    service.engine.script = lambda request: FORCED_CALL
+    """They come in the model's own format, held to it and to the schemas by a grammar."""
+    service.engine.script = lambda request: ONE_CALL
     if stream:
         message = assembled(service, tool_choice=choice)[0]
         (call,) = [(name, json.loads(arguments)) for _, name, arguments in message["calls"]]
@@ -178,30 +180,31 @@ def test_forced_calls(service: Service, choice: Any, names: list[str], stream: b
     (request,) = service.engine.requests
     grammar = request.grammar
     assert grammar is not None
-    assert (grammar.kind, grammar.strict, grammar.after) == ("json_schema", False, ())
-    schema = json.loads(grammar.text)
-    offered = [one["properties"]["name"]["const"] for one in schema["items"]["anyOf"]]
+    assert (grammar.kind, grammar.strict, grammar.after) == ("structural_tag", False, ())
+    offered = [name for name in ("lookup", "ping") if f'\\"name\\": \\"{name}' in grammar.text]
     assert offered == names
-    assert schema["minItems"] == 1
-    assert schema["maxItems"] == (16 if choice == "required" else 1)
-    place = schema["$defs"]["tool0"]["properties"]["place"]
-    assert place == {"$ref": "#/$defs/tool0/$defs/P"}
+    assert ('"max": 15' in grammar.text) == (choice == "required")
 
 
-def test_strict_tools_make_a_strict_grammar(service: Service) -> None:
-    service.engine.script = lambda request: FORCED_CALL
-    function = {**TOOLS[0]["function"], "strict": True}
-    ask(service, tools=[{"type": "function", "function": function}], tool_choice="required")
+def test_strict_tools_are_held_to_their_schemas(service: Service) -> None:
+    """Also where the model may choose; the others are only JSON then."""
+    strict = {"type": "function", "function": {**TOOLS[0]["function"], "strict": True}}
+    reply = ask(service, tools=[strict, TOOLS[1]])
+    assert calls_of(reply["choices"][0]["message"]) == CALLS
     (request,) = service.engine.requests
-    assert request.grammar is not None
-    assert request.grammar.strict
+    grammar = request.grammar
+    assert grammar is not None
+    assert grammar.strict
+    form = json.loads(grammar.text)["format"]
+    assert (form["type"], form["triggers"]) == ("triggered_tags", ["<tool_call>"])
+    assert not form["stop_after_first"]
 
 
-ANSWER = {"type": "object", "properties": {"n": {"$ref": "#/$defs/N"}}, "$defs": {"N": {}}}
+ANSWER = {"type": "object", "properties": {"n": {}}}
 
 
 @pytest.mark.parametrize("stream", [False, True])
-@pytest.mark.parametrize("output", [b'{"n": [{"name": 1}]}', FORCED_CALL])
+@pytest.mark.parametrize("output", [b'{"n": [{"name": 1}]}', ONE_CALL])
 def test_calls_beside_a_schema_for_the_text(service: Service, output: bytes, stream: bool) -> None:
     """Under auto the model answers as the schema says, or calls."""
     service.engine.script = lambda request: output
@@ -212,15 +215,14 @@ def test_calls_beside_a_schema_for_the_text(service: Service, output: bytes, str
     else:
         found = ask(service, response_format=schema)["choices"][0]["message"]
         text, names = found["content"], [name for name, _ in calls_of(found)]
-    called = output == FORCED_CALL
+    called = output == ONE_CALL
     assert names == (["lookup"] if called else [])
     assert text == (None if called else output.decode())
     (request,) = service.engine.requests
     assert request.grammar is not None
-    joined = json.loads(request.grammar.text)
-    assert joined["anyOf"][0] == {"$ref": "#/$defs/text"}
-    assert joined["$defs"]["text"]["properties"]["n"] == {"$ref": "#/$defs/text/$defs/N"}
-    assert joined["anyOf"][1]["items"]["anyOf"][1]["properties"]["name"] == {"const": "ping"}
+    text_form, calls_form = json.loads(request.grammar.text)["format"]["elements"]
+    assert text_form == {"type": "json_schema", "json_schema": ANSWER}
+    assert calls_form["type"] == "sequence"
 
 
 def test_a_grammar_of_another_kind_stands_over_calls_too(service: Service) -> None:
@@ -232,11 +234,13 @@ def test_a_grammar_of_another_kind_stands_over_calls_too(service: Service) -> No
 
 
 def test_a_forced_call_needs_no_text(service: Service) -> None:
-    service.engine.script = lambda request: FORCED_CALL
+    service.engine.script = lambda request: ONE_CALL
+    ask(service, tool_choice="required")
     ask(service, tool_choice="required", response_format={"type": "json_object"})
-    (request,) = service.engine.requests
-    assert request.grammar is not None
-    assert "text" not in json.loads(request.grammar.text)["$defs"]
+    first, second = (request.grammar for request in service.engine.requests)
+    assert first is not None
+    assert second is not None
+    assert first.text == second.text
 
 
 def _function(**fields: Any) -> list[dict[str, Any]]:
@@ -357,13 +361,29 @@ def test_a_template_without_tools_refuses_them(start: Start) -> None:
         assert "--chat-template" in reply.json()["error"]["message"]
 
 
-def test_an_unknown_format_still_takes_forced_calls(start: Start) -> None:
-    service = start(template=TEMPLATE, tool_call_parser="none")
-    reply = service.post("/v1/chat/completions", messages=HI, tools=TOOLS)
+@pytest.mark.parametrize("parser", ["none", "pythonic"])
+def test_forced_calls_where_the_format_has_no_room_for_json(start: Start, parser: str) -> None:
+    """They come as a list, whether the format is unknown or another."""
+    service = start(template=TEMPLATE, tool_call_parser=parser)
+    service.engine.script = lambda request: LISTED_CALL
+    for extra in ({}, {"response_format": {"type": "json_object"}, "tool_choice": "auto"}):
+        reply = ask(service, **{"tool_choice": "required", **extra})
+        (choice,) = reply["choices"]
+        assert calls_of(choice["message"]) == [("lookup", {"place": "Rome"})]
+        assert choice["finish_reason"] == "tool_calls"
+
+
+def test_what_cannot_be_told_or_held_is_refused(start: Start) -> None:
+    unknown = start(template=TEMPLATE, tool_call_parser="none")
+    reply = unknown.post("/v1/chat/completions", messages=HI, tools=TOOLS)
     assert reply.status_code == 400
     assert "--tool-call-parser" in reply.json()["error"]["message"]
-    service.engine.script = lambda request: FORCED_CALL
-    assert ask(service, tool_choice="required")["choices"][0]["finish_reason"] == "tool_calls"
+    strict = _function(name="ping", strict=True)
+    reply = start(template=TEMPLATE, tool_call_parser="pythonic").post(
+        "/v1/chat/completions", messages=HI, tools=strict
+    )
+    assert reply.status_code == 400
+    assert "strict" in reply.json()["error"]["message"]
 
 
 @pytest.mark.parametrize(

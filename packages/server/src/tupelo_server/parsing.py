@@ -19,8 +19,10 @@ from tupelo.text.reasoning.split import ThinkFormat
 from tupelo.text.tokenizer import Tokenizer
 from tupelo.text.tools.channels import ChannelFormat
 from tupelo.text.tools.events import Event
+from tupelo.text.tools.families import HARMONY
 from tupelo.text.tools.family import ToolFamily
-from tupelo_server.tools import FORCED, ToolUse
+from tupelo_server.structured import LISTED, ReplyForm, Thinking
+from tupelo_server.tools import ToolUse
 
 AUTO, NONE = "auto", "none"
 
@@ -83,6 +85,9 @@ class Formats:
             ConfigError: a name that is unknown.
         """
         self._tokenizer = tokenizer
+        texts = {i: tokenizer.token_text(i) for i in tokenizer.special_ids}
+        self._special = {i: text for i, text in texts.items() if len(text) > 1}
+        self._special_texts = frozenset(self._special.values())
         self._shown: dict[tuple[str, ...], frozenset[int]] = {}
         self.tools: ToolFamily | None = None
         self.reasoning: ReasoningFamily | None = None
@@ -111,50 +116,50 @@ class Formats:
         labelled = tuple(f"{marker}{form.label}" for marker in form.opens) if form.label else ()
         return prompt.rstrip().endswith((*ends, *labelled))
 
-    def after_thoughts(self, in_reasoning: bool | None) -> tuple[int, ...]:
-        """Ids behind which the answer begins: a grammar holds from there on. None if the output
-        begins with the answer."""
-        form = self.reasoning.form if self.reasoning is not None else None
-        if in_reasoning and isinstance(form, ThinkFormat):
-            return tuple(self._tokenizer.encode(form.close, add_special_tokens=False))
-        return ()
-
-    def parsing(
-        self,
-        use: ToolUse,
-        prompt: str | None,
-        *,
-        separate_reasoning: bool,
-        grammar: Grammar | None = None,
-    ) -> Parsing:
-        """What to find in the outputs of a request; ``grammar`` is what it wants of the text.
+    def reply_form(self, use: ToolUse, own: Grammar | None, prompt: str | None) -> ReplyForm:
+        """What a request asks of its reply; ``own`` is its grammar of the text.
 
         Raises:
             InvalidRequest: calls are wanted, but nobody knows how this model writes them.
         """
-        in_reasoning = self.thinking_at_end(prompt)
-        reasoning, tools = self.reasoning, self.tools
-        channels = reasoning is not None and isinstance(reasoning.form, ChannelFormat)
-        if grammar is not None or use.forced:
-            reasoning = reasoning if in_reasoning else None
-        if use.lists_calls(grammar):
-            tools = FORCED
-        elif not use.tools:
-            tools = None
-        elif tools is None:
+        form = self.reasoning.form if self.reasoning is not None else None
+        thinking = Thinking()
+        if isinstance(form, ThinkFormat) and not form.shown:
+            thinking = Thinking(
+                form=form,
+                inside=bool(self.thinking_at_end(prompt)),
+                over=prompt is not None and prompt.rstrip().endswith(form.close),
+                close_ids=tuple(self._tokenizer.encode(form.close, add_special_tokens=False)),
+            )
+        found = ReplyForm(
+            use=use,
+            own=own,
+            native=self.tools,
+            special_texts=self._special_texts,
+            channels=self.tools is not None and self.tools.form is HARMONY,
+            thinking=thinking,
+        )
+        if use.tools and found.family is None:
             raise InvalidRequest(
                 "tools: the chat template does not tell how this model writes tool calls; start "
                 "the server with --tool-call-parser, or force a call with tool_choice",
                 param="tools",
             )
-        if not separate_reasoning and not channels:
+        return found
+
+    def parsing(self, form: ReplyForm, prompt: str | None, *, separate_reasoning: bool) -> Parsing:
+        """What to find in the outputs of a request."""
+        tools = form.family if form.use.tools else None
+        reasoning = self.reasoning
+        channels = reasoning is not None and isinstance(reasoning.form, ChannelFormat)
+        if (channels and tools is LISTED) or not (separate_reasoning or channels):
             reasoning = None
         return Parsing(
             tools=tools,
             reasoning=reasoning,
-            descriptions=use.tools,
-            in_reasoning=in_reasoning,
-            max_calls=use.max_calls,
+            descriptions=form.use.tools,
+            in_reasoning=self.thinking_at_end(prompt),
+            max_calls=form.use.max_calls,
             shown_ids=self._shown_ids(tools, reasoning),
         )
 
@@ -166,11 +171,10 @@ class Formats:
         markers = tuple(marker for form in forms for marker in form.markers)
         found = self._shown.get(markers)
         if found is None:
-            texts = {i: self._tokenizer.token_text(i) for i in self._tokenizer.special_ids}
             found = frozenset(
                 token_id
-                for token_id, text in texts.items()
-                if len(text) > 1 and any(text in marker for marker in markers)
+                for token_id, text in self._special.items()
+                if any(text in marker for marker in markers)
             )
             self._shown[markers] = found
         return found

@@ -38,7 +38,7 @@ def translate(grammar: Grammar, options: GrammarOptions, special_tokens: dict[st
             return structural_to_lark(
                 grammar.text,
                 special_tokens,
-                lambda schema: _with_options(schema, options),
+                lambda schema: _with_options(schema, options, strict=grammar.strict),
                 regex_literal,
             )
     raise GrammarError(f"grammars of kind {grammar.kind!r} are not supported")
@@ -69,9 +69,9 @@ def json_options(options: GrammarOptions, *, strict: bool = True) -> dict[str, A
     }
 
 
-def _with_options(schema: Any, options: GrammarOptions) -> str:
+def _with_options(schema: Any, options: GrammarOptions, *, strict: bool) -> str:
     """A schema inside of a Lark text, which takes its options from the schema itself."""
-    value = {**_as_object(schema), "x-guidance": json_options(options)}
+    value = {**_as_object(schema), "x-guidance": json_options(options, strict=strict)}
     return json.dumps(value, ensure_ascii=False)
 
 

@@ -242,7 +242,15 @@ def _ends_free(item: Format) -> bool:
 
 def _text(excludes: Sequence[str]) -> str:
     """A terminal for text in which some texts do not appear."""
-    found = [re.escape(text).replace("/", "\\/") for text in excludes if text]
+    found = [_plain_pattern(text) for text in excludes if text]
     if not found:
         return _FREE
     return f"{_FREE} & ~/(?s:.*)({'|'.join(found)})(?s:.*)/"
+
+
+def _plain_pattern(text: str) -> str:
+    """A text as a regular expression on one line of Lark."""
+    pattern = re.escape(text).replace("/", "\\/")
+    for char, name in (("\n", "n"), ("\r", "r"), ("\t", "t")):
+        pattern = pattern.replace(f"\\{char}", f"\\{name}")
+    return pattern

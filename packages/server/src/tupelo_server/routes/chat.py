@@ -71,15 +71,14 @@ async def chat_completions(request: Request) -> Response:
 async def _job(body: ChatBody, state: ServerState, frontend: Frontend) -> Job:
     info = frontend.info
     params = body.sampling(body.limit, info.generation_defaults, info.vocab_size)
-    grammar, use, formats = body.grammar, body.tool_use, frontend.prompts.formats
+    own, use, formats = body.grammar, body.tool_use, frontend.prompts.formats
     num_top = body.num_top
     priority = check_priority(body.priority, state.engine_config.schedule_policy)
     (salt,) = body.salts(1)
     (rid,) = body.rids(new_id("chatcmpl"), 1)
     prompt = await _prompt(body, use, state, frontend)
-    parsing = formats.parsing(
-        use, prompt.text, separate_reasoning=body.separate_reasoning, grammar=grammar
-    )
+    form = formats.reply_form(use, own, prompt.text)
+    parsing = formats.parsing(form, prompt.text, separate_reasoning=body.separate_reasoning)
     return Job(
         prompt=prompt,
         params=params,
@@ -90,7 +89,7 @@ async def _job(body: ChatBody, state: ServerState, frontend: Frontend) -> Job:
         priority=priority,
         logprobs=body.logprobs,
         top_logprobs=num_top,
-        grammar=use.grammar(grammar, after=formats.after_thoughts(parsing.in_reasoning)),
+        grammar=form.grammar(),
         parsing=parsing if parsing.finds_anything else None,
     )
 

@@ -1,11 +1,14 @@
 """All families, by each of their names."""
 
+from dataclasses import replace
+
 from tupelo.text.tools.channels import ChannelFormat
 from tupelo.text.tools.family import ToolFamily
 from tupelo.text.tools.json_calls import JsonFormat
 from tupelo.text.tools.json_families import JSON_FAMILIES
 from tupelo.text.tools.markup_families import MARKUP_FAMILIES
 from tupelo.text.tools.pythonic_calls import PythonicFormat
+from tupelo.text.tools.structures import STRUCTURES
 
 HARMONY = ChannelFormat()
 HARMONY_PADDED = ChannelFormat(padded=True)
@@ -36,6 +39,9 @@ _OTHERS = (
     ToolFamily("llm-jp", HARMONY_PADDED, ("llm_jp",)),
     ToolFamily("muse", MUSE, ("muse_glimmer",)),
 )
-_ALL = (*JSON_FAMILIES, *MARKUP_FAMILIES, *_OTHERS)
+_ALL = tuple(
+    replace(family, structures=STRUCTURES.get(family.name, ()))
+    for family in (*JSON_FAMILIES, *MARKUP_FAMILIES, *_OTHERS)
+)
 TOOL_FAMILIES = {name: family for family in _ALL for name in (family.name, *family.aliases)}
 """Every family by each of its names."""

@@ -22,7 +22,7 @@ _SEED = replace(
 )
 _GLM = ParamFormat(
     opens=("<tool_call>",),
-    name_ends=("<arg_key>", "</tool_call>"),
+    name_ends=("<arg_key>", "</tool_call>", "{"),
     params=("<arg_key>",),
     key_end="</arg_key>",
     value="<arg_value>",

@@ -28,7 +28,8 @@ class ParamFormat(Format):
 
     Attributes:
         opens: what a call begins with.
-        name_ends: what its name ends at; a parameter or the call's end is left where it is.
+        name_ends: what its name ends at; a parameter, the call's end, or the "{" of an object are
+            left where they are.
         params, key_end, value: what stands before and behind a parameter's key, and before its
             value.
         value_close, call_close: what ends a parameter, and a call.
@@ -121,7 +122,7 @@ class ParamMachine(CallMachine):
     def _call(self) -> Step[None]:
         form = self.form
         header, end = yield from self.source.collect(self._name_ends, _MAX_HEADER, consume=False)
-        if end not in (*form.params, form.call_close):
+        if end not in (*form.params, form.call_close, "{"):
             self.source.take(len(end))
         name = header.strip().removesuffix("\\n")
         draft = Draft(self.writer, hold=form.strict)
