@@ -25,7 +25,7 @@ from tests.system.harness import ServerProcess
         ("/v1/completions", {"prompt": "a", "max_tokens": 10**6}, 400, "context_length_exceeded"),
         ("/v1/completions", {"prompt": [49152]}, 400, None),
         ("/v1/completions", {"prompt": "a", "temperature": -1}, 400, None),
-        ("/v1/completions", {"prompt": "a", "regex": "a"}, 400, "unsupported_parameter"),
+        ("/v1/completions", {"prompt": "a", "lora_path": "a"}, 400, "unsupported_parameter"),
         ("/v1/models/nothing", None, 404, "model_not_found"),
         ("/v1/nothing", {}, 404, None),
     ],

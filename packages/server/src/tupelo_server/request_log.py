@@ -96,7 +96,13 @@ def _params(job: Job, *, texts: bool) -> dict[str, Any]:
     params = dataclasses.asdict(job.params)
     params["priority"] = job.priority
     params["grammar"] = None if job.grammar is None else str(job.grammar)
-    if not texts:
-        params |= {"stop": len(job.params.stop), "stop_regex": len(job.params.stop_regex)}
-        params["grammar"] = job.grammar is not None
-    return params
+    return params if texts else {name: _counted(value) for name, value in params.items()}
+
+
+def _counted(value: Any) -> Any:
+    """A value without text: of a text whether it is there, of a list of texts how many."""
+    if isinstance(value, str):
+        return bool(value)
+    if isinstance(value, list | tuple) and any(isinstance(item, str) for item in value):
+        return len(value)
+    return value
