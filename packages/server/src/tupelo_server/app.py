@@ -25,6 +25,7 @@ from tupelo_server.errors import (
 from tupelo_server.guard import Guard
 from tupelo_server.keys import KeyRing
 from tupelo_server.routes import (
+    anthropic,
     chat,
     completions,
     control,
@@ -45,6 +46,7 @@ from tupelo_server.wire import JsonResponse
 
 ROUTERS = [
     chat.router,
+    anthropic.router,
     completions.router,
     models.router,
     generate.router,

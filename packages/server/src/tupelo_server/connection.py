@@ -1,13 +1,14 @@
 """What a client's connection means for the work behind it: gone client, cancelled work."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Coroutine
+from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import aclosing, suppress
 from typing import Any, TypeVar
 
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from tupelo.errors import RequestError
 from tupelo_server.errors import ClientGone, as_request_error, error_event
 from tupelo_server.wire import encode_json
 
@@ -49,15 +50,24 @@ async def while_connected(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
 
 
 class EventStream(Response):
-    """Server-sent events, ended by ``[DONE]``.
+    """Server-sent events, ended by ``[DONE]`` unless the API ends them otherwise.
 
     The status goes out with the first event, so that an error before it is an ordinary error
     reply; one after it is an error event. When the client leaves, the generator is closed.
     """
 
-    def __init__(self, events: AsyncGenerator[bytes, None]) -> None:
+    def __init__(
+        self,
+        events: AsyncGenerator[bytes, None],
+        *,
+        done: bytes = DONE,
+        failed: Callable[[RequestError], bytes] = lambda error: event(error_event(error)),
+    ) -> None:
+        """Send ``events``, then ``done``; after an error, what ``failed`` makes of it first."""
         super().__init__()
         self._events = events
+        self._done = done
+        self._failed = failed
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         with suppress(ClientGone):
@@ -65,7 +75,7 @@ class EventStream(Response):
 
     async def _run(self, send: Send) -> None:
         started = False
-        last = DONE
+        last = self._done
         async with aclosing(self._events) as events:
             try:
                 async for data in events:
@@ -78,7 +88,7 @@ class EventStream(Response):
             except Exception as error:
                 if not started:
                     raise
-                last = event(error_event(as_request_error(error))) + DONE
+                last = self._failed(as_request_error(error)) + self._done
         assert started, "a stream has at least one event"
         await send({"type": "http.response.body", "body": last, "more_body": False})
 

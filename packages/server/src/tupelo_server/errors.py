@@ -1,7 +1,8 @@
 """Error bodies, and the errors that only HTTP has.
 
-Two shapes: ``{"error": {"message", "type", "param", "code"}}`` on ``/v1/*``, as OpenAI clients
-expect, and ``{"error": {"message"}}`` on native routes. No body holds a path, a key or a stack.
+Three shapes: ``{"error": {"message", "type", "param", "code"}}`` on ``/v1/*``, as OpenAI clients
+expect, ``{"type": "error", "error": {"type", "message"}}`` on ``/v1/messages``, as Anthropic's do,
+and ``{"error": {"message"}}`` on native routes. No body holds a path, a key or a stack.
 """
 
 import logging
@@ -24,6 +25,17 @@ _TYPES = {
     499: "aborted_error",
     500: "internal_error",
     503: "service_unavailable_error",
+}
+
+
+_ANTHROPIC_TYPES = {
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    413: "request_too_large",
+    429: "rate_limit_error",
+    503: "overloaded_error",
+    504: "timeout_error",
 }
 
 
@@ -91,6 +103,8 @@ def as_request_error(error: Exception) -> RequestError:
 def error_body(error: RequestError, path: str) -> dict[str, Any]:
     """The body of an error for a request to ``path``."""
     message = str(error)
+    if is_anthropic(path):
+        return anthropic_error(error)
     if is_openai(path):
         return {
             "error": {
@@ -128,6 +142,19 @@ def error_event(error: RequestError) -> dict[str, Any]:
             "retryable": isinstance(error, EngineUnavailable) or error.status == 429,
         }
     }
+
+
+def anthropic_error(error: RequestError) -> dict[str, Any]:
+    """The body, and the event, of an error to Anthropic's clients."""
+    kind = _ANTHROPIC_TYPES.get(
+        error.status, "invalid_request_error" if error.status < 500 else "api_error"
+    )
+    return {"type": "error", "error": {"type": kind, "message": str(error)}}
+
+
+def is_anthropic(path: str) -> bool:
+    """Whether a path belongs to Anthropic's API."""
+    return path == "/v1/messages" or path.startswith("/v1/messages/")
 
 
 def is_openai(path: str) -> bool:

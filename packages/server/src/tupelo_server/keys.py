@@ -59,11 +59,15 @@ class KeyRing:
 
 
 def bearer(headers: Sequence[tuple[bytes, bytes]]) -> bytes:
-    """The key of an ``Authorization: Bearer`` header, or nothing."""
+    """The key of an ``Authorization: Bearer`` header, else of ``X-API-Key``, which Anthropic's
+    clients send; or nothing."""
+    named = b""
     for name, value in headers:
         if name == b"authorization" and value[:7].lower() == b"bearer ":
             return value[7:].strip()
-    return b""
+        if name == b"x-api-key":
+            named = value.strip()
+    return named
 
 
 def _digest(key: bytes) -> bytes:

@@ -7,22 +7,19 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
+from tupelo_server.chat_jobs import chat_job
 from tupelo_server.connection import EventStream, event, while_connected
-from tupelo_server.engine_client import Frontend
-from tupelo_server.generation import Delta, Job, Prompt
+from tupelo_server.generation import Delta
 from tupelo_server.protocol.chat import ChatBody
 from tupelo_server.protocol.chat_choices import ChatChoices
 from tupelo_server.protocol.fields import (
     StreamOptions,
-    check_priority,
     client_names,
     documents,
 )
 from tupelo_server.protocol.meta import MetaInfo
-from tupelo_server.protocol.openai import Reply, new_id
-from tupelo_server.reasoning import thinking_variables
-from tupelo_server.state import ServerState, frontend_of, owner_of, state_of
-from tupelo_server.tools import ToolUse
+from tupelo_server.protocol.openai import Reply
+from tupelo_server.state import frontend_of, owner_of, state_of
 from tupelo_server.wire import JsonResponse, read_object
 
 router = APIRouter()
@@ -37,7 +34,7 @@ async def chat_completions(request: Request) -> Response:
     values = await read_object(request, state.config.request_timeout_s)
     body = ChatBody.parse(values)
     options = body.options
-    job = await _job(body, state, frontend)
+    job = await chat_job(body, state, frontend)
     reply = Reply(
         id=job.rid,
         kind="chat.completion.chunk" if body.stream else "chat.completion",
@@ -66,53 +63,6 @@ async def chat_completions(request: Request) -> Response:
         found = await while_connected(request.receive, frontend.collect([job], owner_of(request)))
     reply.count(found)
     return JsonResponse(reply.whole([choices.whole(delta) for delta in found]))
-
-
-async def _job(body: ChatBody, state: ServerState, frontend: Frontend) -> Job:
-    info = frontend.info
-    params = body.sampling(body.limit, info.generation_defaults, info.vocab_size)
-    own, use, formats = body.grammar, body.tool_use, frontend.prompts.formats
-    num_top = body.num_top
-    priority = check_priority(body.priority, state.engine_config.schedule_policy)
-    (salt,) = body.salts(1)
-    (rid,) = body.rids(new_id("chatcmpl"), 1)
-    prompt = await _prompt(body, use, state, frontend)
-    form = formats.reply_form(use, own, prompt.text)
-    parsing = formats.parsing(form, prompt.text, separate_reasoning=body.separate_reasoning)
-    return Job(
-        prompt=prompt,
-        params=params,
-        rid=rid,
-        stream=body.stream,
-        stream_interval=state.config.stream_interval,
-        salt=salt,
-        priority=priority,
-        logprobs=body.logprobs,
-        top_logprobs=num_top,
-        grammar=form.grammar(),
-        parsing=parsing if parsing.finds_anything else None,
-    )
-
-
-async def _prompt(body: ChatBody, use: ToolUse, state: ServerState, frontend: Frontend) -> Prompt:
-    """What the model reads: the given ids, or the conversation as its template renders it."""
-    messages = body.checked_messages()
-    template, variables = body.template(trusted=state.config.trust_request_chat_template)
-    opens_reply = body.opens_reply
-    if body.input_ids is not None:
-        return Prompt(tuple(body.input_ids))
-    return await frontend.prompts.of_messages(
-        messages,
-        add_generation_prompt=opens_reply,
-        continue_final_message=body.continue_final_message,
-        tools=use.tools,
-        template=template,
-        template_kwargs=thinking_variables(
-            body.reasoning_effort,
-            variables,
-            template or frontend.prompts.template(tools=bool(use.tools)),
-        ),
-    )
 
 
 async def _events(
