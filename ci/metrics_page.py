@@ -17,11 +17,11 @@ not edit it here.
 
 `GET /metrics` answers in Prometheus' text format; it needs no key, and `--no-enable-metrics` turns
 it off. A histogram stands there as `_bucket`, `_sum` and `_count`; those of time are in seconds,
-with buckets from 1 ms to 120 s. No label's values come from clients: `endpoint` is a route as it is
-declared, or `other`.
+with buckets from 1 ms to 120 s, unless the options `--bucket-…` say otherwise. No label's values
+come from clients: `endpoint` is a route as it is declared, or `other`.
 
 `examples/monitoring/` has a Grafana dashboard of these metrics and a configuration for Prometheus.
-Names with the prefix `sglang:` have SGLang's names and meanings, so that its dashboards work.
+What begins with `sglang:` has SGLang's name and meaning, so that dashboards made for it work.
 
 ## The server
 

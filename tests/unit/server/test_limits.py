@@ -126,3 +126,16 @@ def test_a_stopping_server_sends_clients_elsewhere(start: Start) -> None:
         assert reply.headers["retry-after"] == "1"
         assert "stopping" in reply.text
     assert service.engine.requests == []
+
+
+@pytest.mark.parametrize("path", list(PATHS))
+def test_priority_counts_where_requests_are_ordered_by_it(start: Start, path: str) -> None:
+    service = start(engine={"schedule_policy": "priority"})
+    assert service.post(path, **PATHS[path], priority=5).status_code == 200
+    assert {request.priority for request in service.engine.requests} == {5}
+    for policy in ("fcfs", "lpm"):
+        service = start(engine={"schedule_policy": policy})
+        reply = service.post(path, **PATHS[path], priority=5)
+        assert reply.status_code == 400
+        assert "--schedule-policy priority" in reply.text
+        assert service.engine.requests == []

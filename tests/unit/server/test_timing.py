@@ -6,6 +6,9 @@ from typing import Any
 import pytest
 from tests.unit.server.conftest import Service, Start
 
+from tupelo.errors import ConfigError
+from tupelo_server.config import ServerConfig
+
 HEADER = {"x-tupelo-timing": "true"}
 PARTS = ("prepare_s", "queue_s", "prefill_s", "decode_s")
 BODIES: dict[str, dict[str, Any]] = {
@@ -98,3 +101,27 @@ def test_a_stop_string_ends_the_time_too(service: Service) -> None:
         block = events[-1]["choices"][0]["timing"]
         assert block["decode_s"] > 0.1
         assert sum(block[part] for part in PARTS) == pytest.approx(block["e2e_s"], rel=0.05)
+
+
+def bounds(service: Service, name: str) -> list[str]:
+    lines = service.http.get("/metrics").text.splitlines()
+    found = [line for line in lines if line.startswith(f"sglang:{name}_seconds_bucket")]
+    return [line.partition('le="')[2].partition('"')[0] for line in found]
+
+
+def test_buckets_begin_at_a_millisecond_and_can_be_chosen(start: Start) -> None:
+    names = ("time_to_first_token", "inter_token_latency", "e2e_request_latency")
+    service = start()
+    assert all(bounds(service, name)[0] == "0.001" for name in (*names, "queue_time"))
+    for number, name in enumerate(names):
+        chosen = (0.5 + number, 9.0)
+        service = start(**{f"bucket_{name}": chosen})
+        for other in names:
+            expected = [*map(str, chosen), "+Inf"] if other == name else bounds(start(), other)
+            assert bounds(service, other) == expected
+
+
+@pytest.mark.parametrize("given", [(0.0,), (-1.0,), (1.0, 1.0), (2.0, 1.0), (float("nan"),)])
+def test_buckets_that_are_none(given: tuple[float, ...]) -> None:
+    with pytest.raises(ConfigError, match="--bucket-inter-token-latency"):
+        ServerConfig(bucket_inter_token_latency=given)

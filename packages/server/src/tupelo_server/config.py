@@ -1,8 +1,10 @@
 """Options of the HTTP side, each declared once; the server's environment is read here too."""
 
 import ipaddress
+import math
 import os
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 from tupelo.config import check_options, option
@@ -10,6 +12,7 @@ from tupelo.engine.logs import FORMATS
 from tupelo.errors import ConfigError
 from tupelo.text.detect import named_reasoning, named_tools
 
+_BUCKETS = "upper bounds of this histogram's buckets in seconds; else 1 ms to 120 s"
 LOG_LEVELS = ("debug", "info", "warning", "error")
 
 
@@ -90,6 +93,9 @@ class ServerConfig:
         False, "tell in every reply where its time went, not only where a request asks for it"
     )
     enable_metrics: bool = option(True, "serve /metrics")
+    bucket_time_to_first_token: tuple[float, ...] = option((), _BUCKETS)
+    bucket_inter_token_latency: tuple[float, ...] = option((), _BUCKETS)
+    bucket_e2e_request_latency: tuple[float, ...] = option((), _BUCKETS)
     log_level: str = option("info", "what is logged", choices=LOG_LEVELS)
     access_log: bool = option(
         False, "log a line for each HTTP request: method, route, status and time"
@@ -119,6 +125,11 @@ class ServerConfig:
             named_tools(self.tool_call_parser)
         if self.reasoning_parser not in ("auto", "none"):
             named_reasoning(self.reasoning_parser)
+        for name in ("time_to_first_token", "inter_token_latency", "e2e_request_latency"):
+            bounds: tuple[float, ...] = getattr(self, f"bucket_{name}")
+            if not all(low < high for low, high in pairwise((0.0, *bounds, math.inf))):
+                flag = f"--bucket-{name.replace('_', '-')}"
+                raise ConfigError(f"{flag}: bounds must be above 0 and grow; got {bounds}")
         both = set(self.api_keys) & set(self.admin_api_keys)
         if both:
             raise ConfigError("a key is given as an API key and as an admin key; use two keys")

@@ -60,7 +60,14 @@ class Histogram:
 class Metrics(Collector):
     """All counters of one server."""
 
-    def __init__(self) -> None:
+    def __init__(
+        self,
+        *,
+        first_token_bounds: Sequence[float] = (),
+        inter_token_bounds: Sequence[float] = (),
+        latency_bounds: Sequence[float] = (),
+    ) -> None:
+        """Count nothing yet. Bounds are of three histograms, where others are wanted."""
         self.model_name = ""
         self.traffic = Traffic()
         self.num_requests = 0
@@ -68,10 +75,10 @@ class Metrics(Collector):
         self.num_prompt_tokens = 0
         self.num_generated_tokens = 0
         self.num_cached_tokens = 0
-        self.time_to_first_token = Histogram()
-        self.inter_token_latency = Histogram()
+        self.time_to_first_token = Histogram(first_token_bounds or LATENCIES_S)
+        self.inter_token_latency = Histogram(inter_token_bounds or LATENCIES_S)
         self.time_per_output_token = Histogram()
-        self.request_latency = Histogram()
+        self.request_latency = Histogram(latency_bounds or LATENCIES_S)
         self.queue_time = Histogram()
         self.prepare_time = Histogram()
         self.prefill_time = Histogram()

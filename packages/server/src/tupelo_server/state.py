@@ -34,17 +34,22 @@ class ServerState:
     config: ServerConfig
     engine_config: EngineConfig
     engine: Engine
-    metrics: Metrics = field(default_factory=Metrics)
     frontend: Frontend | None = None
     draining: bool = False
     held: bool = False
     weight_version: str = field(init=False)
     started_s: float = field(default_factory=time.time)
+    metrics: Metrics = field(init=False)
     log: RequestLog = field(init=False)
     stats: EngineStats = field(init=False)
 
     def __post_init__(self) -> None:
         config = self.config
+        self.metrics = Metrics(
+            first_token_bounds=config.bucket_time_to_first_token,
+            inter_token_bounds=config.bucket_inter_token_latency,
+            latency_bounds=config.bucket_e2e_request_latency,
+        )
         self.stats = EngineStats(self.engine)
         self.log = RequestLog(enabled=config.log_requests, level=config.log_requests_level)
         self.weight_version = config.weight_version
