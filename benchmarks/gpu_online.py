@@ -1,15 +1,17 @@
 #!/usr/bin/env python3
 """Online speed on a GPU: Poisson arrivals with the lengths of W1 (W6), and W1 itself streamed.
 
-In this process, or over HTTP against a server that is started for it or already there. Each run is
-on an empty prefix cache; the runs of a rate are pooled.
+Without HTTP, which is an engine's process and its client as the server has them; in one process
+with the requests' own code; or over HTTP, against a server that is started for it or already there.
+Each run is on an empty prefix cache; the runs of a rate are pooled.
 
-  gpu_online.py --rates 8,24 --runs 3              in process
-  gpu_online.py --serve --rates 8 --burst 2        a server with no options but the model's
+  gpu_online.py --rates 8,24 --runs 3
+  gpu_online.py --over http --rates 8 --burst 2    a server with no options but the model's
   gpu_online.py --url http://127.0.0.1:30000 --rates 8
 """
 
 import argparse
+import asyncio
 import contextlib
 import datetime
 import json
@@ -21,7 +23,7 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
@@ -29,8 +31,12 @@ from urllib.parse import urlsplit
 import gpu_workloads as workloads
 import torch
 import uvloop
-from dummy_model import LLAMA_8B, write_model
-from online import Stream, figures, in_process, over_http, replay
+from dummy_model import write_model
+from online import Stream, figures, in_process, over_http, replay, through
+
+from tupelo.config import EngineConfig
+from tupelo.engine import Engine
+from tupelo.engine.client import EngineClient
 
 PEERS: dict[str, dict[str, dict[str, float]]] = {
     "8": {
@@ -55,7 +61,7 @@ class Served(NamedTuple):
     """What is measured: its stream, a way to empty its cache, and what is known of it."""
 
     stream: Stream
-    flush: Callable[[], object]
+    flush: Callable[[], Awaitable[Any]]
     about: dict[str, Any]
 
 
@@ -64,65 +70,89 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    parser.add_argument("--over", choices=OVER, default="client", help="how the engine is reached")
+    parser.add_argument("--url", default="", help="measure a server that is there")
     parser.add_argument("--rates", default="8,24", help="requests a second; empty for none")
     parser.add_argument("--runs", type=int, default=3, help="of each rate")
     parser.add_argument("--requests", type=int, default=300)
     parser.add_argument("--burst", type=int, default=0, help="runs of W1, all requests at once")
-    parser.add_argument("--serve", action="store_true", help="start a server, measure over HTTP")
-    parser.add_argument("--url", default="", help="measure a server that is there")
+    parser.add_argument("--model", default="", help="a folder instead of the 8B shape")
+    parser.add_argument("--backend", default="cuda")
     parser.add_argument("--layers", type=int, default=workloads.MODEL["layers"])
     parser.add_argument("--context", type=int, default=8192)
     parser.add_argument("--json", type=Path)
-    parser.add_argument("options", nargs="*", help="of the server, after --")
     return parser.parse_args()
 
 
-@contextlib.contextmanager
-def engine(args: argparse.Namespace) -> Iterator[Served]:
-    """An engine in this process, with no options but the context's length."""
-    from tupelo.checkpoint import parse_hf_config
-    from tupelo.engine import Engine
-    from tupelo.engine.build import Source
-
-    shape = parse_hf_config(LLAMA_8B | {"num_hidden_layers": args.layers})
-    source = Source(config=shape, checkpoint=None, path="llama-3.1-8b", tokenizer_path="")
-    with Engine(source=source, context_length=args.context) as running:
-        info = running.info
-        about = {"phases_s": info.phases_s, "versions": info.versions, "memory": info.memory}
-        yield Served(in_process(running), running.flush_cache, about)
-        about["builds_after_ready"] = running.stats()["builds_after_ready"]
-
-
-@contextlib.contextmanager
-def server(args: argparse.Namespace) -> Iterator[Served]:
-    """A server of its own, or the one at ``--url``."""
+@contextlib.asynccontextmanager
+async def served(args: argparse.Namespace) -> AsyncIterator[Served]:
+    """The engine, however it is reached, with no options but the context's length."""
     if args.url:
-        yield served(args.url, {})
+        yield at_url(args.url, {})
         return
-    with tempfile.TemporaryDirectory() as folder:
-        model = write_model(Path(folder) / "model", num_hidden_layers=args.layers)
-        command = [sys.executable, "-m", "tupelo", "serve", str(model), "--port", "0"]
-        command += ["--load-format", "dummy", "--context-length", str(args.context), *args.options]
-        log = Path(folder) / "server.log"
-        began = time.perf_counter()
-        with log.open("w") as stream:
-            process = subprocess.Popen(command, stdout=stream, stderr=subprocess.STDOUT)
-        try:
-            while "ready in" not in log.read_text():
-                if process.poll() is not None:
-                    raise SystemExit(log.read_text())
-                time.sleep(0.1)
-            ready_s = time.perf_counter() - began
-            found = re.search(r"listening on (http://[\d.:]+)", log.read_text())
-            assert found is not None
-            yield served(found[1], {"command": command[2:], "ready_s": ready_s})
-        finally:
-            process.send_signal(signal.SIGTERM)
-            process.wait(60)
-            print(log.read_text()[-3000:], flush=True)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        model = args.model or write_model(folder / "model", num_hidden_layers=args.layers)
+        config = EngineConfig(
+            model=str(model),
+            load_format="dummy",
+            context_length=args.context,
+            backend=args.backend,
+        )
+        async with OVER[args.over](config, folder) as target:
+            yield target
 
 
-def served(url: str, about: dict[str, Any]) -> Served:
+@contextlib.asynccontextmanager
+async def own_thread(config: EngineConfig, folder: Path) -> AsyncIterator[Served]:
+    """``tupelo.Engine``: its thread shares this process's interpreter."""
+    with Engine(config) as engine:
+        about: dict[str, Any] = {"phases_s": engine.info.phases_s, "memory": engine.info.memory}
+
+        async def flush() -> bool:
+            return engine.flush_cache()
+
+        yield Served(in_process(engine), flush, about)
+        about["builds_after_ready"] = engine.stats()["builds_after_ready"]
+
+
+@contextlib.asynccontextmanager
+async def own_process(config: EngineConfig, folder: Path) -> AsyncIterator[Served]:
+    """``EngineClient``: what the server has behind HTTP."""
+    client = EngineClient(config)
+    info = await client.start()
+    about: dict[str, Any] = {"phases_s": info.phases_s, "memory": info.memory}
+    try:
+        yield Served(through(client), lambda: client.control("flush_cache"), about)
+        about["builds_after_ready"] = (await client.control("stats"))["builds_after_ready"]
+    finally:
+        await client.stop()
+
+
+@contextlib.asynccontextmanager
+async def server(config: EngineConfig, folder: Path) -> AsyncIterator[Served]:
+    """A server of its own, spoken to over HTTP."""
+    command = [sys.executable, "-m", "tupelo", "serve", config.model, "--port", "0"]
+    command += ["--load-format", "dummy", "--context-length", str(config.context_length)]
+    command += ["--backend", config.backend]
+    log = folder / "server.log"
+    began = time.perf_counter()
+    with log.open("w") as stream:
+        process = subprocess.Popen(command, stdout=stream, stderr=subprocess.STDOUT)
+    try:
+        while (ready := re.search(r"ready in .* at (http://\S+)/v1", log.read_text())) is None:
+            if process.poll() is not None:
+                raise SystemExit(log.read_text())
+            await asyncio.sleep(0.1)
+        about = {"command": command[2:], "ready_s": time.perf_counter() - began}
+        yield at_url(ready[1], about)
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait(60)
+        print(log.read_text()[-2000:], flush=True)
+
+
+def at_url(url: str, about: dict[str, Any]) -> Served:
     """A server by its address."""
     where = urlsplit(url)
     assert where.hostname
@@ -133,39 +163,50 @@ def served(url: str, about: dict[str, Any]) -> Served:
         with urllib.request.urlopen(request) as answer:
             answer.read()
 
-    return Served(over_http(where.hostname, where.port), flush, about)
+    return Served(over_http(where.hostname, where.port), lambda: asyncio.to_thread(flush), about)
 
 
-def measure(target: Served, args: argparse.Namespace) -> dict[str, Any]:
+OVER = {"client": own_process, "thread": own_thread, "http": server}
+
+
+async def measure(args: argparse.Namespace) -> dict[str, Any]:
     """Every workload; prints a line each."""
     results: dict[str, Any] = {}
     work = [(f"w6_{rate}", args.runs, rate) for rate in args.rates.split(",") if rate]
     if args.burst:
         work.append(("w1", args.burst, ""))
-    for name, runs, rate in work:
-        requests, arrivals = (
-            workloads.w6(float(rate), n=args.requests) if rate else (workloads.w1(), [0.0] * 1000)
-        )
-        traces = []
-        for _ in range(runs):
-            target.flush()
-            traces.append(uvloop.run(replay(target.stream, requests, arrivals)))
-            print(name, _short(figures(traces[-1:])), flush=True)
-        found = figures(traces)
-        peers = PEERS.get(rate, {})
-        better = {
-            peer: [key for key, value in their.items() if found[key] < value]
-            for peer, their in peers.items()
-        }
-        print(f"{name} pooled {_short(found)} better than {better}", flush=True)
-        results[name] = {
-            "digest": workloads.digest(requests),
-            "runs": [figures([trace]) for trace in traces],
-            "pooled": found,
-            "peers": peers,
-            "better": better,
-        }
-    return results
+    async with served(args) as target:
+        await replay(target.stream, workloads.w1(n=8, seed=1), [0.1 * i for i in range(8)])
+        for name, runs, rate in work:
+            results[name] = await pooled(target, name, runs, rate, args.requests)
+    return {"about": target.about, "workloads": results}
+
+
+async def pooled(target: Served, name: str, runs: int, rate: str, count: int) -> dict[str, Any]:
+    """Some runs of one workload, and their figures beside the peers'."""
+    requests = workloads.w1()
+    arrivals = [0.0] * len(requests)
+    if rate:
+        requests, arrivals = workloads.w6(float(rate), n=count)
+    traces = []
+    for _ in range(runs):
+        await target.flush()
+        traces.append(await replay(target.stream, requests, arrivals))
+        print(name, _short(figures(traces[-1:])), flush=True)
+    found = figures(traces)
+    peers = PEERS.get(rate, {})
+    better = {
+        peer: [key for key, value in their.items() if found[key] < value]
+        for peer, their in peers.items()
+    }
+    print(f"{name} pooled {_short(found)} better than {better}", flush=True)
+    return {
+        "digest": workloads.digest(requests),
+        "runs": [figures([trace]) for trace in traces],
+        "pooled": found,
+        "peers": peers,
+        "better": better,
+    }
 
 
 def _short(found: dict[str, float]) -> str:
@@ -177,18 +218,13 @@ def main() -> None:
     """Measure, print, write the JSON."""
     args = parse()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s: %(message)s")
-    over = server if args.serve or args.url else engine
     report: dict[str, Any] = {
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "command": " ".join(sys.argv),
-        "over": "HTTP" if over is server else "none: in process",
+        "over": args.url or args.over,
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "none",
+        **uvloop.run(measure(args)),
     }
-    with over(args) as target:
-        report["about"] = target.about
-        warm = workloads.w1(n=8, seed=1)
-        uvloop.run(replay(target.stream, warm, [0.1 * i for i in range(8)]))
-        report["workloads"] = measure(target, args)
     if args.json:
         args.json.write_text(json.dumps(report, indent=1))
 

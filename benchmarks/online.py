@@ -14,6 +14,9 @@ from typing import Any
 
 import msgspec
 
+from tupelo.engine.client import EngineClient
+from tupelo.request import Request, SamplingParams
+
 Stream = Callable[[list[int], int], AsyncIterator[int]]
 """Tokens a chunk, of a prompt's ids and a number of tokens to generate."""
 
@@ -92,6 +95,20 @@ def in_process(engine: Any) -> Stream:
             count = reply["meta_info"]["completion_tokens"]
             yield count - seen
             seen = count
+
+    return stream
+
+
+def through(client: EngineClient) -> Stream:
+    """Tokens of an engine's process, greedy, end tokens ignored."""
+    numbers = itertools.count()
+
+    async def stream(ids: list[int], wanted: int) -> AsyncIterator[int]:
+        params = SamplingParams(max_new_tokens=wanted, temperature=0.0, ignore_eos=True)
+        request = Request(rid=f"r{next(numbers)}", input_ids=tuple(ids), params=params)
+        async for output in client.submit(request):
+            if output.token_ids:
+                yield len(output.token_ids)
 
     return stream
 

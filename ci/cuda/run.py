@@ -117,7 +117,7 @@ def plan_part(
     if part in ("online", "http"):
         report = folder / "online.json"
         command = [python, str(ROOT / "benchmarks/gpu_online.py"), "--json", str(report)]
-        return [*command, *(["--serve"] if part == "http" else []), *args.rest], {}, report
+        return [*command, *(["--over", "http"] if part == "http" else []), *args.rest], {}, report
     if part in ("sweep", "sweep-triton", "leak", "idle", "start"):
         name, _, attention = part.partition("-")
         report = folder / f"{name}.json"

@@ -11,6 +11,7 @@ Replies have the shape of SGLang's native ``/generate``: ``text``, ``output_ids`
 import asyncio
 import itertools
 import queue
+import sys
 import threading
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import suppress
@@ -50,6 +51,9 @@ GROUP = 64
 
 MESSAGES_A_STEP = 4
 """... messages that are acted on between two steps: the device works while the rest are queued."""
+
+SWITCH_S = 0.0005
+"""After so long the caller's threads let the engine's go on, which has a device to feed."""
 
 POLL_S = 0.001
 """Between two looks at how long a message is worth waiting for."""
@@ -103,6 +107,8 @@ class Engine(PoolingCalls):
         )
         self._replies: dict[int, queue.SimpleQueue[Reply]] = {}
         self._numbers = itertools.count(1)
+        # By default a thread that computes keeps others waiting for 5 ms, as long as a step takes.
+        sys.setswitchinterval(min(sys.getswitchinterval(), SWITCH_S))
         self._thread = threading.Thread(target=self._run, name="tupelo-engine", daemon=True)
         self._thread.start()
 
