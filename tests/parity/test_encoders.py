@@ -135,21 +135,37 @@ def test_other_outputs_beside_the_vector(tmp_path: Path) -> None:
     reference = make("XLMRobertaModel", ENCODER | ENCODER_FIELDS["XLMRoberta"], tmp_path)
     Sentence("cls_token").write(tmp_path, ENCODER["hidden_size"])
     generator = torch.Generator().manual_seed(1)
-    sparse = torch.randn(1, 64, generator=generator) * 0.2
-    save_file({"weight": sparse, "bias": torch.ones(1)}, tmp_path / "sparse_linear.safetensors")
-    (tmp_path / "colbert_linear.pt").write_bytes(b"a pickle")
+    sparse, colbert = (torch.randn(n, 64, generator=generator) * 0.2 for n in (1, 48))
+    for name, weight in (("sparse", sparse), ("colbert", colbert)):
+        tensors = {"weight": weight, "bias": torch.ones(len(weight))}
+        save_file(tensors, tmp_path / f"{name}_linear.safetensors")
     ids = prompts((20, 7))
+    ids[0][3] = ids[0][12]
     with engine(tmp_path) as running:
-        replies = running.encode(input_ids=ids, output="sparse", normalize=False)
+        words = running.encode(input_ids=ids, output="sparse")
+        many = running.encode(input_ids=ids, output="colbert")
         dense = running.encode(input_ids=ids)
-        with pytest.raises(InvalidRequest, match=r"colbert_linear\.pt is pickled"):
-            running.encode(input_ids=ids, output="colbert")
         with pytest.raises(InvalidRequest, match="no such output"):
             running.encode(input_ids=ids, output="lexical")
-    for reply, vector, one in zip(replies, dense, ids, strict=True):
+    for weights, vectors_, vector, one in zip(words, many, dense, ids, strict=True):
         states = hidden(reference, one)
-        close(np.array(reply["embedding"]), torch.relu(states @ sparse.T + 1))
         close(np.array(vector["embedding"]), states[0] / states[0].norm())
+        wanted: dict[str, float] = {}
+        for token, weight in zip(one, torch.relu(states @ sparse.T + 1)[:, 0], strict=True):
+            if weight > 0:
+                wanted[str(token)] = max(float(weight), wanted.get(str(token), 0.0))
+        assert weights["lexical_weights"] == pytest.approx(wanted, abs=TOLERANCE)
+        late = states[1:] @ colbert.T + 1
+        close(np.array(vectors_["colbert_vecs"]), late / late.norm(dim=1, keepdim=True))
+
+
+def test_a_pickled_output_is_refused_by_name(tmp_path: Path) -> None:
+    make("XLMRobertaModel", ENCODER | ENCODER_FIELDS["XLMRoberta"], tmp_path)
+    (tmp_path / "sparse_linear.pt").write_bytes(b"a pickle")
+    with engine(tmp_path) as running:
+        running.encode(input_ids=prompts((5,)))
+        with pytest.raises(InvalidRequest, match=r"sparse_linear\.pt is pickled"):
+            running.encode(input_ids=prompts((5,)), output="sparse")
 
 
 def test_names_of_other_origins(tmp_path: Path) -> None:

@@ -4,8 +4,10 @@ Both wings, the engine and the server share these words. Imports neither torch n
 Tupelo but ``errors``.
 """
 
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +15,9 @@ import numpy.typing as npt
 from tupelo.errors import InvalidRequest
 
 Floats = npt.NDArray[np.float32]
+
+SPARSE, COLBERT = "sparse", "colbert"
+"""Further heads: a weight for each token, and a vector for each."""
 
 
 class PoolingTask(StrEnum):
@@ -83,6 +88,15 @@ class PoolingInfo:
     per_token: bool = False
     template: str = ""
 
+    def params(
+        self, *, head: str = "", dimensions: int = 0, normalize: bool | None = None
+    ) -> PoolingParams:
+        """What a request asks for that leaves the rest to the model's authors."""
+        own = head == COLBERT or (self.normalize and head != SPARSE)
+        return PoolingParams(
+            head=head, dimensions=dimensions, normalize=own if normalize is None else normalize
+        )
+
     def check(self, params: PoolingParams, num_tokens: int) -> None:
         """Refuse what this model cannot do.
 
@@ -114,6 +128,41 @@ def finish(vectors: Floats, params: PoolingParams) -> Floats:
         lengths = np.linalg.norm(kept.astype(np.float64), axis=1, keepdims=True)
         kept = kept / np.maximum(lengths, 1e-12)
     return np.ascontiguousarray(kept, np.float32)
+
+
+def described(
+    rows: Floats,
+    head: str,
+    ids: Sequence[int],
+    special_ids: Collection[int],
+    *,
+    per_token: bool,
+    only: int | None = None,
+) -> dict[str, Any]:
+    """What a reply says of one input's vectors.
+
+    Args:
+        rows: (n, size). head: that made them.
+        ids: of the input. special_ids: that stand for no text.
+        per_token: the usual head makes a row for each token.
+        only: of these, rows of tokens with this id; None for all.
+
+    Returns:
+        ``embedding``: the vector, or a list of one for each token. Of the head ``sparse``
+            ``lexical_weights``: the largest weight of each id that has one; of ``colbert``
+            ``colbert_vecs``: a vector for each token but the first. Source: FlagEmbedding's BGE-M3.
+    """
+    if head == SPARSE:
+        weights: dict[str, float] = {}
+        for token, weight in zip(ids, rows[:, 0].tolist(), strict=True):
+            if weight > 0 and token not in special_ids:
+                weights[str(token)] = max(weight, weights.get(str(token), 0.0))
+        return {"lexical_weights": weights}
+    if head == COLBERT:
+        return {"colbert_vecs": rows[1:].tolist()}
+    if per_token and only is not None:
+        rows = rows[np.asarray(ids) == only]
+    return {"embedding": rows.tolist() if per_token else rows[0].tolist()}
 
 
 def scores(numbers: Floats, activation: str) -> Floats:

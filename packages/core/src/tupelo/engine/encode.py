@@ -1,7 +1,7 @@
 """Offline calls that end in numbers: what ``Engine.encode`` and ``Engine.rerank`` are made of."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,7 @@ from tupelo.engine.messages import EngineInfo, Output, Vectors
 from tupelo.engine.reply import ReplyBuilder, request_error
 from tupelo.engine.task import check_purpose
 from tupelo.errors import InvalidRequest
-from tupelo.pooling import PoolingInfo, PoolingParams, PoolingTask, scores
+from tupelo.pooling import PoolingInfo, PoolingParams, PoolingTask, described, scores
 from tupelo.request import FinishReason, Request, SamplingParams
 from tupelo.text.rerank import rank_prompt
 from tupelo.text.tokenizer import Tokenizer
@@ -27,10 +27,10 @@ class VectorReply:
 
     cut = False
 
-    def __init__(self, request: Request, *, per_token: bool) -> None:
-        """``per_token``: there is a row for each token, even if there is but one token."""
+    def __init__(self, request: Request, info: PoolingInfo, special_ids: Collection[int]) -> None:
         self._request = request
-        self._per_token = per_token
+        self._per_token = info.per_token
+        self._special_ids = special_ids
         self._vectors: Vectors | None = None
         self._cached_tokens = 0
 
@@ -48,14 +48,16 @@ class VectorReply:
         return finish is not None
 
     def reply(self) -> dict[str, Any]:
-        """``embedding`` is a list of numbers, or one for each token, and ``meta_info``."""
+        """What ``tupelo.pooling.described`` says, and ``meta_info``."""
+        request = self._request
         assert self._vectors is not None
-        rows = self._vectors.array().tolist()
+        assert request.pooling is not None
+        rows, head, ids = self._vectors.array(), request.pooling.head, request.input_ids
         return {
-            "embedding": rows if self._per_token else rows[0],
+            **described(rows, head, ids, self._special_ids, per_token=self._per_token),
             "meta_info": {
-                "id": self._request.rid,
-                "prompt_tokens": len(self._request.input_ids),
+                "id": request.rid,
+                "prompt_tokens": len(ids),
                 "cached_tokens": self._cached_tokens,
             },
         }
@@ -92,7 +94,7 @@ class PoolingCalls(ABC):
             prompt: text, or a list of texts; or give ``input_ids``.
             dimensions: elements to keep of each vector; 0 for all.
             normalize: divide vectors by their length; None as the model's authors do.
-            output: name of a further head, such as ``sparse``.
+            output: name of a further head, ``sparse`` or ``colbert``; its reply has another key.
             salt: as of ``generate``.
 
         Returns:
@@ -102,11 +104,9 @@ class PoolingCalls(ABC):
             InvalidRequest: bad values, or a model that generates. RequestError: it failed.
         """
         prompts, single = self._prompts(prompt, input_ids)
-        info = self.info.pooling
-        per_token = info is not None and (info.per_token or bool(output))
-        wanted = info is not None and info.normalize if normalize is None else normalize
-        params = PoolingParams(head=output, dimensions=dimensions, normalize=wanted)
-        found = self._pool([(ids, params) for ids in prompts], per_token=per_token, salt=salt)
+        info = self.info.pooling or PoolingInfo(tasks=(), heads={})
+        params = info.params(head=output, dimensions=dimensions, normalize=normalize)
+        found = self._pool([(ids, params) for ids in prompts], salt=salt)
         return found[0] if single else found
 
     def rerank(
@@ -128,26 +128,25 @@ class PoolingCalls(ABC):
             )
             jobs.append((ids, PoolingParams(second=second)))
         assert info is not None
-        replies = self._pool(jobs, per_token=False)
+        replies = self._pool(jobs)
         return [rank_score(reply["embedding"], info) for reply in replies]
 
     def _pool(
-        self,
-        jobs: Sequence[tuple[Sequence[int], PoolingParams]],
-        *,
-        per_token: bool,
-        salt: str = "",
+        self, jobs: Sequence[tuple[Sequence[int], PoolingParams]], *, salt: str = ""
     ) -> list[dict[str, Any]]:
         """A reply for each prompt, in their order."""
+        info = self.info.pooling
         requests = [
             pooled_request(f"local-{next(self._numbers)}", ids, params, salt)
             for ids, params in jobs
         ]
         for request in requests:
-            check_purpose(request, self.info.pooling)
+            check_purpose(request, info)
         sizes = {"vocab_size": self.info.vocab_size, "context_length": self.info.context_length}
         checked = [request.checked(**sizes) for request in requests]
-        return self._collect(checked, [VectorReply(r, per_token=per_token) for r in checked])
+        assert info is not None
+        special = self.tokenizer.special_ids if self.tokenizer is not None else frozenset()
+        return self._collect(checked, [VectorReply(r, info, special) for r in checked])
 
     @abstractmethod
     def _prompts(self, prompt: Any, input_ids: Any) -> tuple[list[tuple[int, ...]], bool]:

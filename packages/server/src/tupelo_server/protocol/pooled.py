@@ -122,6 +122,12 @@ class ScoreBody(PooledBody):
         query = self.query
         return [tuple([*item, *query] if self.item_first else [*query, *item]) for item in ids]
 
+    def pairs(self) -> list[tuple[str, str]]:
+        """Query and item of each item, as a model that ranks takes them; all of them texts."""
+        items = [self.items] if isinstance(self.items, str) else self.items
+        found = [(str(self.query), item) for item in items if isinstance(item, str)]
+        return [(b, a) for a, b in found] if self.item_first else found
+
     def labels(self, count: int) -> list[tuple[int, ...]]:
         """The label ids of each of ``count`` items.
 
@@ -159,12 +165,18 @@ class EncodeBody(PooledBody):
     """Native ``/encode`` and ``/classify``.
 
     With ``is_cross_encoder_request``, ``text`` is a pair of texts, or a list of pairs.
+
+    ``output``: a further output of the model instead of its usual one: ``sparse`` or ``colbert``.
+    ``step_tag_id``: of a model that judges tokens, only those of this id, such as the mark after
+    each step of a solution.
     """
 
     text: str | Annotated[list[Any], Field(max_length=MAX_PROMPTS)] | None = None
     input_ids: Ids | None = None
     dimensions: int | None = None
     is_cross_encoder_request: bool = False
+    output: str = ""
+    step_tag_id: int | None = None
 
     @property
     def single(self) -> bool:

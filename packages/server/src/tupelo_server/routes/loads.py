@@ -71,7 +71,9 @@ async def get_load(request: Request) -> Response:
 def describe_load(stats: dict[str, Any], info: EngineInfo, sections: set[str]) -> dict[str, Any]:
     """The engine's counters and gauges in SGLang's words, as nested sections beside the core."""
     running, waiting = stats["num_running"], stats["num_waiting"]
-    used = stats["pages_owned"][0] * stats["page_size"]
+    # A model that stores nothing of its inputs has no pages.
+    owned, pages = (next(iter(stats[name]), 0) for name in ("pages_owned", "pages_total"))
+    used = owned * stats["page_size"]
     looked_up = stats.get("lookup_tokens", 0)
     load: dict[str, Any] = {
         "timestamp": time.time(),
@@ -83,7 +85,7 @@ def describe_load(stats: dict[str, Any], info: EngineInfo, sections: set[str]) -
         "num_total_tokens": used,
         "max_total_num_tokens": info.max_total_tokens,
         "max_running_requests": info.max_running_requests,
-        "token_usage": stats["pages_owned"][0] / max(stats["pages_total"][0], 1),
+        "token_usage": owned / max(pages, 1),
         "cache_hit_rate": stats.get("hit_tokens", 0) / looked_up if looked_up else 0.0,
         "utilization": running / max(info.max_running_requests, 1),
     }

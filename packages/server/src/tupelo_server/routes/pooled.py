@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from tupelo.errors import InvalidRequest
-from tupelo.pooling import PoolingInfo, PoolingParams, PoolingTask, scores
+from tupelo.pooling import PoolingInfo, PoolingParams, PoolingTask, described, scores
 from tupelo_server.connection import while_connected
 from tupelo_server.generation import Prompt
 from tupelo_server.pooling import Pooled, Pooler, PoolingJob
@@ -69,6 +69,11 @@ async def classify(request: Request) -> Response:
     """The class of each text, with the probability of each class."""
     body = ClassifyBody.parse(await _values(request))
     pooler = pooler_of(request, PoolingTask.CLASSIFY)
+    if pooler.info.per_token:
+        raise InvalidRequest(
+            "this model classifies each token, not a text; /classify has a row for each",
+            param="model",
+        )
     prompts = await framed(request, pooler, body, body.input, "input")
     jobs = _jobs(request, body, prompts, PoolingParams())
     found = await _run(request, pooler, jobs, {"prompt": "input", "input_ids": "input"})
@@ -96,12 +101,12 @@ async def rerank(request: Request) -> Response:
     num_returned = body.num_returned()
     limit = body.limit(longest_of(request, pooler))
     pairs = [(body.query, document) for document in body.documents]
-    prompts, params = await _paired(pooler, pairs, body.instruct or "", limit)
+    prompts, params = await paired(pooler, pairs, body.instruct or "", limit)
     jobs = _jobs(request, body, prompts, params)
     found = await _run(request, pooler, jobs, {"prompt": "documents", "input_ids": "documents"})
     results: list[dict[str, Any]] = [
         {
-            "score": _rank_score(pooled, pooler.info),
+            "score": rank_score(pooled, pooler.info),
             "document": body.documents[index] if body.return_documents else None,
             "index": index,
             "meta_info": _meta(jobs[index], pooled),
@@ -130,17 +135,31 @@ async def _encode(request: Request, task: PoolingTask | None) -> Response:
     body = EncodeBody.parse(await _values(request))
     inputs = body.inputs()
     pooler = pooler_of(request, PoolingTask.RANK if body.is_cross_encoder_request else task)
-    params: PoolingParams | list[PoolingParams] = _params(pooler.info, body.dimensions)
+    params: PoolingParams | list[PoolingParams]
+    params = _params(pooler.info, body.dimensions, body.output)
+    if body.step_tag_id is not None and not pooler.info.per_token:
+        raise InvalidRequest("step_tag_id: this model judges no tokens", param="step_tag_id")
     if body.is_cross_encoder_request:
         limit = body.limit(longest_of(request, pooler))
-        prompts, params = await _paired(pooler, body.pairs(), "", limit)
+        prompts, params = await paired(pooler, body.pairs(), "", limit)
     else:
         name = "input_ids" if body.text is None else "text"
         prompts = await framed(request, pooler, body, inputs, name)
     jobs = _jobs(request, body, prompts, params)
     found = await _run(request, pooler, jobs, {"prompt": "text"})
+    special = frontend_of(request).prompts.tokenizer.special_ids
     items = [
-        {"embedding": _listed(pooled, pooler.info), "meta_info": _meta(job, pooled)}
+        {
+            **described(
+                pooled.rows,
+                job.params.head,
+                job.prompt.ids,
+                special,
+                per_token=pooler.info.per_token,
+                only=body.step_tag_id,
+            ),
+            "meta_info": _meta(job, pooled),
+        }
         for job, pooled in zip(jobs, found, strict=True)
     ]
     return JsonResponse(items[0] if body.single else items)
@@ -200,12 +219,7 @@ def usage_of(prompts: Sequence[Prompt]) -> dict[str, int]:
     return {"prompt_tokens": tokens, "total_tokens": tokens}
 
 
-async def _values(request: Request) -> dict[str, Any]:
-    frontend_of(request)
-    return await read_object(request, state_of(request).config.request_timeout_s)
-
-
-async def _paired(
+async def paired(
     pooler: Pooler, pairs: Sequence[tuple[str, str]], instruct: str, limit: int
 ) -> tuple[list[Prompt], list[PoolingParams]]:
     """Prompts of pairs of texts, made in a thread."""
@@ -217,12 +231,22 @@ async def _paired(
     return [prompt for prompt, _ in made], [PoolingParams(second=second) for _, second in made]
 
 
-def _params(info: PoolingInfo, dimensions: int | None) -> PoolingParams:
+def rank_score(pooled: Pooled, info: PoolingInfo) -> float:
+    """How well a pair fits, larger is better."""
+    return float(scores(pooled.rows[0], info.activation)[-1])
+
+
+async def _values(request: Request) -> dict[str, Any]:
+    frontend_of(request)
+    return await read_object(request, state_of(request).config.request_timeout_s)
+
+
+def _params(info: PoolingInfo, dimensions: int | None, output: str = "") -> PoolingParams:
     if dimensions is not None and dimensions < 1:
         raise InvalidRequest(
             f"dimensions: got {dimensions}; must be at least 1", param="dimensions"
         )
-    return PoolingParams(dimensions=dimensions or 0, normalize=info.normalize)
+    return info.params(head=output, dimensions=dimensions or 0)
 
 
 def _jobs(
@@ -273,7 +297,3 @@ def _classes(pooled: Pooled, info: PoolingInfo) -> dict[str, Any]:
     best = int(np.argmax(probs))
     label = info.labels[best] if best < len(info.labels) else f"LABEL_{best}"
     return {"label": label, "probs": probs.tolist(), "num_classes": len(probs)}
-
-
-def _rank_score(pooled: Pooled, info: PoolingInfo) -> float:
-    return float(scores(pooled.rows[0], info.activation)[-1])

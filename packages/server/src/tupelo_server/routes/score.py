@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from tupelo.errors import InvalidRequest
-from tupelo.pooling import PoolingParams
+from tupelo.pooling import PoolingParams, PoolingTask
 from tupelo.request import SamplingParams
 from tupelo_server.connection import while_connected
 from tupelo_server.generation import Job, Prompt
@@ -17,7 +17,7 @@ from tupelo_server.pooling import Pooler, PoolingJob
 from tupelo_server.protocol.fields import check_priority, client_names, documents, each
 from tupelo_server.protocol.openai import new_id
 from tupelo_server.protocol.pooled import ScoreBody
-from tupelo_server.routes.pooled import framed, usage_of
+from tupelo_server.routes.pooled import framed, longest_of, paired, rank_score, usage_of
 from tupelo_server.state import frontend_of, owner_of, state_of
 from tupelo_server.wire import JsonResponse, read_object
 
@@ -94,7 +94,7 @@ async def _by_class(
     body: ScoreBody,
     prompts: Sequence[str] | Sequence[tuple[int, ...]],
 ) -> tuple[list[list[float]], list[Prompt]]:
-    """A classifier's numbers for each item."""
+    """A classifier's numbers for each item; of a model that ranks, how well query and item fit."""
     for name in ("label_token_ids", "return_token_logprobs"):
         if getattr(body, name):
             raise InvalidRequest(
@@ -104,13 +104,21 @@ async def _by_class(
     rids = [rid or new_id("score") for rid in each("rid", body.rid, len(prompts))]
     if not prompts:
         return [], []
-    made = await framed(request, pooler, body, _as_lists(prompts), "items")
+    ranks = PoolingTask.RANK in pooler.info.tasks and isinstance(body.query, str)
+    if ranks:
+        limit = body.limit(longest_of(request, pooler))
+        made, params = await paired(pooler, body.pairs(), "", limit)
+    else:
+        made = await framed(request, pooler, body, _as_lists(prompts), "items")
+        params = [PoolingParams()] * len(made)
     jobs = [
-        PoolingJob(prompt=prompt, params=PoolingParams(), rid=rid, priority=priority)
-        for prompt, rid in zip(made, rids, strict=True)
+        PoolingJob(prompt=prompt, params=own, rid=rid, priority=priority)
+        for prompt, own, rid in zip(made, params, rids, strict=True)
     ]
     running = pooler.embed(jobs, owner_of(request))
     found = await while_connected(request.receive, running)
+    if ranks:
+        return [[rank_score(pooled, pooler.info)] for pooled in found], made
     return [pooled.rows[0].tolist() for pooled in found], made
 
 
