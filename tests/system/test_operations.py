@@ -120,6 +120,22 @@ def test_nothing_secret_leaves_the_server(operated: ServerProcess, folder: Path)
     assert not re.search(r"/(home|root|tmp|opt|usr)/", shown)
 
 
+def test_callers_share_no_prefix(operated: ServerProcess) -> None:
+    """The second of one key finds what its first left; another key does not."""
+    text = " ".join(f"w{i}" for i in range(50, 130))
+    body = {"text": text, "sampling_params": {"max_new_tokens": 1}}
+    found = []
+    for key, salt in ((USER, None), (USER, None), (ADMIN, None), (USER, "s"), (ADMIN, "s")):
+        reply = httpx.post(
+            f"{operated.url}/generate",
+            json={**body, "cache_salt": salt},
+            headers={"authorization": f"Bearer {key}"},
+            timeout=60,
+        )
+        found.append(reply.json()["meta_info"]["cached_tokens"])
+    assert found == [0, 64, 0, 0, 0]
+
+
 def test_every_line_of_the_log_is_json(operated: ServerProcess) -> None:
     timing(operated, "/generate", stream=True)
     records = [json.loads(line) for line in operated.log.splitlines()]
