@@ -286,8 +286,9 @@ class Request:
         if room < 0 or (wanted is not None and wanted > room) or (wanted is None and room == 0):
             asked = "" if wanted is None else f" + {wanted} new tokens"
             raise ContextLengthExceeded(
-                f"the model's context is {context_length} tokens, but the request needs "
-                f"{len(self.input_ids)} prompt tokens{asked}; shorten the prompt or ask for less",
+                f"this model's maximum context length is {context_length} tokens, but the request "
+                f"needs {len(self.input_ids)} prompt tokens{asked}; shorten the prompt or ask for "
+                "less",
                 param="prompt",
             )
         least = self.params.min_new_tokens

@@ -22,6 +22,9 @@ class ServerConfig:
 
     host: str = option("127.0.0.1", "address to listen on; 0.0.0.0 opens the server to the network")
     port: int = option(30000, "port to listen on; 0 takes a free one", low=0)
+    grpc_port: int = option(
+        0, "port of the native gRPC service, on the same address; 0 leaves it off", low=0
+    )
     root_path: str = option("", "path prefix under which a proxy shows the server, such as /llm")
     api_key: str = option(
         "",
@@ -111,8 +114,11 @@ class ServerConfig:
 
     def __post_init__(self) -> None:
         check_options(self)
-        if self.port > 65535:
-            raise ConfigError(f"--port: got {self.port}; must be at most 65535")
+        for flag, port in (("--port", self.port), ("--grpc-port", self.grpc_port)):
+            if port > 65535:
+                raise ConfigError(f"{flag}: got {port}; must be at most 65535")
+        if self.grpc_port and self.grpc_port == self.port:
+            raise ConfigError(f"--grpc-port: got {self.grpc_port}, which is --port too; use two")
         if self.root_path and not (self.root_path.startswith("/") and self.root_path[-1] != "/"):
             raise ConfigError(
                 f"--root-path: got {self.root_path!r}; must begin with a slash and not end with one"

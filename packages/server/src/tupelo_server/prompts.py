@@ -214,8 +214,8 @@ class Prompts:
         for text in texts:
             if len(text) > limit:
                 raise ContextLengthExceeded(
-                    f"the model's context is {self._context_length} tokens, but the prompt has "
-                    f"{len(text)} characters; shorten it",
+                    f"this model's maximum context length is {self._context_length} tokens, but "
+                    f"the prompt has {len(text)} characters; shorten it",
                     param="prompt",
                 )
 

@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import uvicorn
 import uvloop
@@ -31,6 +32,9 @@ from tupelo_server.http_limits import LimitedProtocol
 from tupelo_server.prompts import Prompts
 from tupelo_server.state import ServerState
 from tupelo_server.tls import tls_options
+
+if TYPE_CHECKING:
+    from tupelo_server.rpc.server import RpcServer
 
 logger = logging.getLogger(__name__)
 
@@ -114,6 +118,7 @@ class Server:
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):
                 self._loop.add_signal_handler(number, self._on_signal, number)
+        rpc = await self._start_rpc()
         serving = asyncio.create_task(self._http.serve(sockets=[listener]))
         starting = asyncio.create_task(self._start(listener))
         try:
@@ -125,12 +130,33 @@ class Server:
             starting.cancel()
             self._http.should_exit = True
             await asyncio.gather(starting, serving, return_exceptions=True)
+            if rpc is not None:
+                await rpc.stop()
             if self._draining is not None:
                 self._draining.cancel()
             await self._engine.stop()
             if self._state.frontend is not None:
                 self._state.frontend.prompts.close()
         return self._exit_code
+
+    async def _start_rpc(self) -> "RpcServer | None":
+        """The gRPC service, where it is wanted; it answers that it is not ready until it is.
+
+        Raises:
+            ConfigError: the port is taken, or the extra is not installed.
+        """
+        if not self._config.grpc_port:
+            return None
+        try:
+            from tupelo_server.rpc.server import RpcServer
+        except ImportError as error:
+            raise ConfigError(
+                f"--grpc-port needs {error.name}; install it with: "
+                "pip install 'tupelo-server[grpc]'"
+            ) from error
+        rpc = RpcServer(self._state)
+        await rpc.start()
+        return rpc
 
     def stop_from_thread(self) -> None:
         """Drain, called from another thread than the one that runs the server."""
