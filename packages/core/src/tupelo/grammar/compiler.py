@@ -202,7 +202,7 @@ def refusal(grammar: Grammar, error: Exception) -> RequestError:
 
 
 def _key(grammar: Grammar) -> bytes:
-    digest = hashlib.blake2b(digest_size=16)
+    digest = hashlib.blake2b(digest_size=32)  # nobody finds two grammars of one key
     for part in (grammar.kind, str(grammar.strict), grammar.text):
         digest.update(part.encode() + b"\0")
     return digest.digest()

@@ -164,23 +164,31 @@ class TemplateRenderer:
         )
 
     def _exchange(self, data: bytes) -> dict[str, str]:
-        """Send one request to a worker; put the worker back only if it answered."""
-        worker = self._take()
-        try:
-            reply = worker.exchange(data, self._time_limit_s)
-        except TimeoutError as error:
-            worker.kill()
-            raise TemplateError(
-                f"the chat template took longer than {self._time_limit_s:g} s and was stopped"
-            ) from error
-        except (EOFError, OSError) as error:
-            worker.kill()
-            raise TemplateError(
-                "the chat template brought its process down (memory or nesting); it was stopped"
-            ) from error
-        except BaseException:
-            worker.kill()
-            raise
+        """Send one request to a worker; put the worker back only if it answered.
+
+        A worker that dies is replaced once: something else may have killed it.
+        """
+        for last in (False, True):
+            worker = self._take()
+            try:
+                reply = worker.exchange(data, self._time_limit_s)
+            except TimeoutError as error:
+                worker.kill()
+                raise TemplateError(
+                    f"the chat template took longer than {self._time_limit_s:g} s and was stopped"
+                ) from error
+            except (EOFError, OSError) as error:
+                worker.kill()
+                if last:
+                    raise TemplateError(
+                        "the chat template brought its process down (memory or nesting); it was "
+                        "stopped"
+                    ) from error
+                continue
+            except BaseException:
+                worker.kill()
+                raise
+            break
         with self._lock:
             if not self._closed:
                 self._idle.append(worker)
