@@ -44,6 +44,7 @@ BASE = Backend(
         latent_kv=True,
         same_step_sharing=True,
         plan_needs_host_lens=True,
+        prefix_group_tokens=1,
     ),
 )
 HALF = replace(BASE.capabilities, dtypes=("float32", "float16"))

@@ -50,6 +50,7 @@ from tests.kit.broken import (
     silu_mul,
     wrong_share,
 )
+from tests.kit.broken_groups import PrefixOfNeighbour, PrefixWeightForgotten
 from tests.kit.broken_pooling import (
     FirstForMean,
     OneHead,
@@ -132,12 +133,12 @@ MUTANTS: dict[str, Mutant] = {
         ("attention/one_token",),
     ),
     "stale_plan_buffer": Mutant(
-        _attention(StalePlan), "attention/", ("attention/refilled_plan",), ("attention/padding",)
+        _attention(StalePlan), "attention/", ("attention/*refilled_plan",), ("attention/padding",)
     ),
     "window_too_wide": Mutant(
         _attention(WindowTooWide),
         "attention/",
-        ("attention/window/*", "attention/soft_cap/window"),
+        ("attention/window/*", "attention/soft_cap/window", "attention/prefix_groups/window"),
         ("attention/long", "attention/soft_cap"),
     ),
     "packed_keys_as_they_came": Mutant(
@@ -173,10 +174,22 @@ MUTANTS: dict[str, Mutant] = {
         ("attention/shared_in_the_same_step",),
         ("attention/shared_prefix/page_4", "attention/mixed/page_4"),
     ),
+    "prefix_of_the_neighbour": Mutant(
+        _attention(PrefixOfNeighbour),
+        "attention/",
+        ("attention/prefix_groups/several", "attention/prefix_groups/*"),
+        ("attention/shared_prefix/page_4", "attention/prefix_groups/all_rows"),
+    ),
+    "prefix_weight_forgotten": Mutant(
+        _attention(PrefixWeightForgotten),
+        "attention/",
+        ("attention/prefix_groups/all_rows", "attention/prefix_groups/*"),
+        ("attention/shared_prefix/page_4",),
+    ),
     "padding_stored": Mutant(
         _attention(PaddingStored),
         "attention/",
-        ("attention/*padding", "attention/refilled_plan"),
+        ("attention/*padding", "attention/*refilled_plan"),
         ("attention/long",),
     ),
     "rows_mixed": Mutant(

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tupelo.backend import Backend, KVPool, Plan, ReferenceAttention, StepInputs
+from tupelo.backend import Backend, Capabilities, KVPool, Plan, ReferenceAttention, StepInputs
 from tupelo.batch import Bucket
 from tupelo.config import EngineConfig
 from tupelo.conformance import Target, run_kit
@@ -253,6 +253,15 @@ def test_core_calls_every_hook_but_those_listed(tmp_path: Path) -> None:
     assert {op for op in OPS if f"op.{op}" not in called} - {"apply_token_bitmask"} == set(
         OPS_NOT_CALLED
     )
+
+
+@pytest.mark.parametrize("wanted", [0, 1])
+def test_core_names_prefix_groups_where_a_backend_wants_them(wanted: int) -> None:
+    fake = RecordingFake()
+    has = replace(fake.backend.capabilities, prefix_group_tokens=wanted)
+    tokens = run_engine(replace(fake.backend, capabilities=has))
+    assert (fake.calls["batch.prefix_groups"] > 3) == bool(wanted)
+    assert tokens == run_engine(Backend(name="plain", device="cpu", capabilities=Capabilities()))
 
 
 def test_the_kit_calls_every_hook() -> None:

@@ -43,6 +43,7 @@ class PagedDevice:
         self.pools = [np.full(g.num_pages * config.page_size, -7) for g in config.groups]
         self.last = np.zeros(slots, np.int64)
         self.prefilled = 0
+        self.num_grouped = 0
 
     def run(self, batch: Batch) -> StepResult:
         """One step: deltas, then every write, then every read."""
@@ -58,6 +59,7 @@ class PagedDevice:
             mapping = where * size + batch.positions % size
             np.testing.assert_array_equal(mapping, batch.slot_mapping[group])
             pool[mapping] = ids
+        self._check_groups(batch)
         tokens = [self._sample(batch.slots[row], batch.seq_lens[row]) for row in batch.sample_rows]
         np.testing.assert_array_equal(
             batch.logits_rows, batch.cu_seqlens_q[batch.sample_rows + 1] - 1
@@ -78,6 +80,24 @@ class PagedDevice:
         if self.config.groups[0].window is not None:
             return 0
         return next_token(seen)
+
+    def _check_groups(self, batch: Batch) -> None:
+        """Rows of a prefix group read the same pages, and each has tokens of its own after them."""
+        groups, size = batch.prefix_groups, self.config.page_size
+        if groups is None:
+            return
+        self.num_grouped += 1
+        starts, shared = groups.row_starts.tolist(), groups.shared_tokens.tolist()
+        assert starts[0] == 0
+        assert starts[-1] <= batch.num_decode_rows
+        for first, end, tokens in zip(starts[:-1], starts[1:], shared, strict=True):
+            assert end - first > 1
+            assert tokens > 0
+            assert tokens % size == 0
+            assert tokens < batch.seq_lens[first:end].min()
+            for table, spec in zip(self.tables, self.config.groups, strict=True):
+                pages = table[batch.slots[first:end], : tokens // size]
+                assert spec.window is not None or (pages == pages[0]).all()
 
     def _read(self, group: int, slot: int, first: int, length: int) -> np.ndarray:
         positions = np.arange(first, length)

@@ -99,6 +99,31 @@ class PoolGroup:
     lengths: IntArray
 
 
+@dataclass(frozen=True, slots=True)
+class PrefixGroups:
+    """Decode rows whose first tokens lie in the same pages, so that these may be read once.
+
+    Groups are runs of adjacent rows from row 0 on; rows after the last group are in none::
+
+        rows            r0 r1 r2 | r3 r4 | r5 r6
+        row_starts      0          3       5
+        shared_tokens   64         2048
+
+    Attributes:
+        row_starts: (num_groups + 1,) the first row of each group, then the end of the last.
+        shared_tokens: (num_groups,) tokens that a group's rows share: whole pages, which are the
+            same in every page group without a window; fewer than any of its rows has.
+    """
+
+    row_starts: IntArray
+    shared_tokens: IntArray
+
+    @property
+    def num_groups(self) -> int:
+        """Groups."""
+        return len(self.shared_tokens)
+
+
 @dataclass(kw_only=True, slots=True)
 class Batch:
     """One step over some requests.
@@ -131,6 +156,8 @@ class Batch:
         bucket: padded sizes, chosen by the engine through ``Runner.bucket``.
         features: what the sampling rows need.
         lens_exact: whether ``seq_lens`` are exact.
+        prefix_groups: decode rows that share a prefix; None where the backend does not ask for
+            them, or nothing is worth it.
     """
 
     step: int
@@ -156,6 +183,7 @@ class Batch:
     bucket: Bucket = Bucket()
     features: frozenset[Feature] = frozenset()
     lens_exact: bool = True
+    prefix_groups: PrefixGroups | None = None
 
     @property
     def num_rows(self) -> int:

@@ -54,6 +54,9 @@ class Capabilities:
         same_step_sharing: a row may read pages that another row of the same step fills.
         plan_needs_host_lens: ``AttentionBackend.plan`` reads ``host.seq_lens``, so they must be
             exact.
+        prefix_group_tokens: its attention reads a prefix that decode rows share once for all of
+            them; ``Batch.prefix_groups`` names them where that spares a step reading at least this
+            many tokens' K/V. 0: each row reads its own, and no groups are named.
         batch_invariant: compute types in which a request's result does not depend on what else is
             in its batch, nor on how its prompt was chunked.
         memory_fraction: share of all memory for weights, workspace and K/V unless configured.
@@ -81,6 +84,7 @@ class Capabilities:
     functional_kv: bool = False
     same_step_sharing: bool = False
     plan_needs_host_lens: bool = False
+    prefix_group_tokens: int = 0
     batch_invariant: tuple[str, ...] = ()
     memory_fraction: float = 0.88
     pipeline_depth: int = 1

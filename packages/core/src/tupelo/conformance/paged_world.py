@@ -18,7 +18,7 @@ from tupelo.backend import (
     RunnerParts,
     StepInputs,
 )
-from tupelo.batch import Batch, Bucket
+from tupelo.batch import Batch, Bucket, PrefixGroups
 from tupelo.conformance.case import CheckFailed, check
 from tupelo.conformance.dense import Doubles, attend
 from tupelo.conformance.geometry import Geometry
@@ -182,12 +182,18 @@ class PagedWorld:
         return out[: len(qkv)]
 
     def step(
-        self, *rows: Row, plan: Plan | None = None, bucket: Bucket | None = None, size: float = 1.0
+        self,
+        *rows: Row,
+        plan: Plan | None = None,
+        bucket: Bucket | None = None,
+        size: float = 1.0,
+        groups: Sequence[tuple[int, int]] = (),
     ) -> Plan:
         """Run one step through every layer, and check every row of every layer.
 
         Args:
             plan: of an earlier step, to be refilled. bucket: to pad to. size: multiplies v.
+            groups: rows and shared tokens of each prefix group, from the first row on.
 
         Returns:
             The step's plan.
@@ -198,6 +204,7 @@ class PagedWorld:
         starts = self._place(rows)
         with torch.inference_mode(), self.runtime.stream():
             inputs = self._inputs(rows, starts, bucket)
+            inputs.host.prefix_groups = self._groups(inputs.host, groups)
             made = (
                 self.attention.plan(inputs) if plan is None else self.attention.plan(inputs, plan)
             )
@@ -342,6 +349,23 @@ class PagedWorld:
             logits_rows=empty,
             sample_rows=empty,
         )
+
+    def _groups(self, batch: Batch, groups: Sequence[tuple[int, int]]) -> PrefixGroups | None:
+        """The record of some groups; refuses what the scheduler would never name."""
+        if not groups:
+            return None
+        starts = np.cumsum([0, *(count for count, _ in groups)]).astype(np.int32)
+        shared = np.array([tokens for _, tokens in groups], np.int32)
+        check(int(starts[-1]) <= batch.num_decode_rows, "only decode rows are in groups")
+        for first, end, tokens in zip(starts[:-1], starts[1:], shared, strict=True):
+            check(
+                int(batch.seq_lens[first:end].min()) > tokens, "a row is no longer than its prefix"
+            )
+            for book, kind in zip(self.books, self.kinds, strict=True):
+                heads = book.table[batch.slots[first:end], : tokens // book.page_size]
+                same = kind.window is not None or bool((heads == heads[0]).all())
+                check(same, "rows of a group have different pages")
+        return PrefixGroups(starts, shared)
 
     def _padded(self, array: np.ndarray, count: int, value: int, dtype: type[np.integer]) -> Tensor:
         filled = np.concatenate((array, np.full(count, value))).astype(dtype)

@@ -272,6 +272,7 @@ def scheduler_config(built: Built) -> SchedulerConfig:
         eviction=config.radix_eviction_policy,
         radix=not config.disable_radix_cache,
         same_step_sharing=built.backend.capabilities.same_step_sharing,
+        prefix_group_tokens=built.backend.capabilities.prefix_group_tokens,
         seed=config.seed,
         jump_forward=not config.disable_jump_forward,
         heads=head_kinds(built.source.config),

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from tupelo.batch import LAST_TOKEN, Admission, Batch, IntArray
+from tupelo.batch import LAST_TOKEN, Admission, Batch, IntArray, PrefixGroups
 from tupelo.scheduler.entry import Entry
 from tupelo.scheduler.slots import SlotTable
 
@@ -59,10 +59,12 @@ def build_step(
     decode_slots: IntArray,
     chunks: Sequence[Chunk],
     admissions: Sequence[Admission],
+    prefix_groups: PrefixGroups | None = None,
 ) -> Step:
     """The step that decodes one token for each of ``decode_slots`` and computes ``chunks``.
 
-    The slots' columns still say what was computed before this step.
+    The slots' columns still say what was computed before this step. ``prefix_groups`` are of
+    ``decode_slots``.
     """
     num_decode = len(decode_slots)
     lengths = np.array([c.stop - c.start for c in chunks], np.int32)
@@ -114,6 +116,7 @@ def build_step(
         wanted_tokens=wanted_tokens,
         wanted_ids=wanted_ids,
         features=table.features_of(sample_slots),
+        prefix_groups=prefix_groups,
     )
     ends = [c.stop for c in chunks]
     chunk_rows = [_row(c.entry) for c in chunks]

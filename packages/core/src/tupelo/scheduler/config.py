@@ -19,6 +19,7 @@ class SchedulerConfig:
         policy, eviction: names. radix: whether prefixes are shared.
         same_step_sharing: rows may read pages that another row of the same step fills.
         worth_waiting_tokens: a shared prefix at least this long is waited for.
+        prefix_group_tokens: see ``Capabilities``; 0 names no groups.
         seed: for requests that bring none, and for the random policy.
         jump_forward: tokens that a grammar forces are appended without being sampled.
         step_s: longest step, as predicted, while a streamed request decodes; 0.0: no bound.
@@ -38,6 +39,7 @@ class SchedulerConfig:
     radix: bool = True
     same_step_sharing: bool = False
     worth_waiting_tokens: int = 32
+    prefix_group_tokens: int = 0
     seed: int = 0
     jump_forward: bool = True
     step_s: float = 0.0

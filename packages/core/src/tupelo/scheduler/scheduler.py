@@ -21,6 +21,7 @@ from tupelo.scheduler.admission import GrowthEstimate
 from tupelo.scheduler.builder import Chunk, Row, Step, build_step
 from tupelo.scheduler.config import Counters, SchedulerConfig
 from tupelo.scheduler.entry import Entry, Matcher, Phase
+from tupelo.scheduler.grouping import PrefixGrouper
 from tupelo.scheduler.jump import jump_forward
 from tupelo.scheduler.pace import StepTimes
 from tupelo.scheduler.policy import make_policy
@@ -61,6 +62,7 @@ class Scheduler:
         self._waiting: list[Entry] = []
         self._prefilling: list[Entry] = []
         self._windowed = any(group.window is not None for group in config.groups)
+        self._grouper = PrefixGrouper(self.slots, config.groups, config.prefix_group_tokens)
 
     @property
     def num_waiting(self) -> int:
@@ -150,8 +152,9 @@ class Scheduler:
         if not len(decode) and not chunks:
             self._break_deadlock()
             return None
+        decode, groups = self._grouper.arrange(decode)
         self.counters.steps += 1
-        step = build_step(self.counters.steps, self.slots, decode, chunks, admissions)
+        step = build_step(self.counters.steps, self.slots, decode, chunks, admissions, groups)
         if self.config.heads:
             add_pooling(step, chunks, token_types=self.config.token_types)
         self._advance(decode, chunks)

@@ -41,6 +41,8 @@ class SlotTable:
         """Slots whose requests name ids that they want log-probabilities of."""
         self.tables = np.zeros((num_groups, num_slots, max_pages), np.int32)
         self.num_table_pages = np.zeros(num_slots, np.int32)
+        self.num_taken = 0
+        """Slots handed out so far: while it stands still, no slot has changed hands."""
         self._free = list(range(num_slots - 1, -1, -1))
         self._deltas: list[tuple[int, int, int]] = []
 
@@ -52,6 +54,7 @@ class SlotTable:
     def take(self, entry: Entry) -> int:
         """Give ``entry`` a free slot and fill its columns."""
         slot = self._free.pop()
+        self.num_taken += 1
         self.entries[slot] = entry
         entry.slot = slot
         self.length[slot] = 0

@@ -20,7 +20,8 @@ class RecordingFake:
         base: whose parts are called; default: core's defaults on the CPU.
 
     Attributes:
-        calls: ``part.method`` or ``op.name`` -> how often it was called.
+        calls: ``part.method`` or ``op.name`` -> how often it was called; ``batch.prefix_groups``
+            -> how many steps came with groups.
         steps: the same for each step; a step begins with ``runner.forward``.
         backend: the record.
     """
@@ -66,6 +67,8 @@ class RecordingFake:
         @wraps(fn)
         def call(*args: Any, **kwargs: Any) -> Any:
             self.note(name)
+            if name == "runner.forward" and args[0].prefix_groups is not None:
+                self.note("batch.prefix_groups")
             return fn(*args, **kwargs)
 
         return call
@@ -105,5 +108,6 @@ def _defaults() -> Backend:
             same_step_sharing=True,
             plan_needs_host_lens=True,
             latent_kv=True,
+            prefix_group_tokens=1,
         ),
     )

@@ -16,6 +16,7 @@ from tupelo.batch import Bucket
 from tupelo.conformance.case import Case, check
 from tupelo.conformance.dense import attend
 from tupelo.conformance.geometry import Geometry
+from tupelo.conformance.levels.prefix_groups import prefix_group_cases
 from tupelo.conformance.paged_world import TOLERANCES, PagedWorld, Row
 from tupelo.conformance.target import Target
 from tupelo.ops import OPS
@@ -77,6 +78,7 @@ def attention_cases(target: Target) -> Iterator[Case]:
         run = partial(_absorbed, target, replace(base, dtype=dtype))
         yield Case(f"attention/latent/absorbed/{dtype}", 2, run, no_latent)
     yield case("large_scores", _mixed, replace(base, size=6.0))
+    yield from prefix_group_cases(target, base)
     for dtype in has.dtypes:
         packed = partial(_packed_qkv, target, replace(base, dtype=dtype))
         yield Case(f"attention/packed_qkv/{dtype}", 2, packed)

@@ -6,7 +6,7 @@ that reply is then not compared.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -76,6 +76,9 @@ def engine_cases(target: Target) -> Iterator[Case]:
             ("retraction", expected.retraction),
             ("builds", expected.builds),
         ]
+        undeclared = "" if has.prefix_group_tokens else "the backend does not declare prefix groups"
+        groups = partial(expected.prefix_groups, target.backend)
+        yield Case(f"engine/{name}/prefix_groups", 3, groups, skip or undeclared)
         for case, method in cases:
             yield Case(f"engine/{name}/{case}", 3, partial(method, target.backend), skip)
         if target.dtype not in has.batch_invariant:
@@ -129,6 +132,19 @@ class _Expected:
         """Penalised decoding: the same ids alone and together, two steps in flight."""
         params = GREEDY | {"repetition_penalty": 1.3, "frequency_penalty": 0.5}
         self._consistent(backend, params | {"max_new_tokens": 2 * NEW_TOKENS})
+
+    def prefix_groups(self, backend: Backend) -> None:
+        """The reference's tokens, with rows grouped by every prefix of a page, and one step in
+        flight or two."""
+        eager = replace(backend.capabilities, prefix_group_tokens=1)
+        for depth in (1, 2):
+            got = self._run(
+                replace(backend, capabilities=eager),
+                GREEDY,
+                pipeline_depth=depth,
+                page_size=_page_size(backend, large=False),
+            )
+            self._same_tokens(got)
 
     def retraction(self, backend: Backend) -> None:
         """Too few pages for all requests at once: some are taken back, and end as they would."""
