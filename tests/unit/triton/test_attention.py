@@ -24,17 +24,24 @@ from tupelo.specs import AttentionSpec, KVSpec
 from tupelo.triton.attention import TritonAttention
 from tupelo.triton.paged import store_kv
 from tupelo.triton.rope import norm_rope_qkv, norm_rope_qkv_store
-from tupelo.triton.tuning import AttentionTuning, DecodeConfig, ExtendConfig
+from tupelo.triton.tuning import AttentionTuning, DecodeConfig, ExtendConfig, SharedConfig
 
 SMALL = AttentionTuning(
     target_programs=64,
     min_split_tokens=1,
     decode=lambda head_dim, itemsize: DecodeConfig(block=16, num_warps=1, num_stages=1),
     extend=lambda head_dim, itemsize: ExtendConfig(rows=16, block=16, num_warps=1, num_stages=1),
+    shared_rows=16,
+    shared_programs=12,
+    min_shared_keys=16,
+    shared=lambda head_dim, itemsize: SharedConfig(rows=16, block=16, num_warps=1, num_stages=1),
 )
 """Small tiles, so that the kit's short rows have several splits, tiles and parts of tiles."""
 
-SPLITTING = ("decode/page_4", "long", "many_rows", "padding", "refilled_plan", "soft_cap/window")
+SPLITTING = (
+    *("decode/page_4", "long", "many_rows", "padding", "refilled_plan", "soft_cap/window"),
+    *(f"prefix_groups/{name}" for name in ("several", "long", "refilled_plan")),
+)
 WINDOWED = ("window/chunks", "window/padding", "mixed/page_4", "shared_in_the_same_step")
 
 
@@ -48,6 +55,7 @@ def cases(tuning: AttentionTuning, *names: str) -> list[object]:
             page_sizes=(1, 4),
             head_dims=(16, 80, 128),
             same_step_sharing=True,
+            prefix_group_tokens=1,
         ),
         attention=partial(TritonAttention, tuning=tuning),
     )
@@ -55,7 +63,7 @@ def cases(tuning: AttentionTuning, *names: str) -> list[object]:
     return [p for p in found if not names or p.id.removeprefix("attention/") in names]
 
 
-@pytest.mark.parametrize("case", cases(AttentionTuning()))
+@pytest.mark.parametrize("case", cases(AttentionTuning(shared_programs=12)))
 def test_usual_sizes(case: Case) -> None:
     case.run()
 
@@ -98,9 +106,12 @@ def test_qkv_written_straight_into_pages() -> None:
     q, k, v = norm_rope_qkv(qkv, positions, table, norm, None, 1e-5, 4, 2, 16)
     split, fused = torch.zeros(2, 3, 4, 2, 16), torch.zeros(2, 3, 4, 2, 16)
     store_kv(k, v, split[0], split[1], mapping)
-    got = norm_rope_qkv_store(
-        qkv, positions, table, norm, None, 1e-5, 4, 2, 16, fused[0], fused[1], mapping
-    )
+    kept = torch.zeros(3, 2, 16)
+    sizes = (qkv, positions, table, norm, None, 1e-5, 4, 2, 16)
+    got = norm_rope_qkv_store(*sizes, fused[0], fused[1], mapping, kept)
+    assert torch.equal(kept, k)
+    fused.zero_()
+    norm_rope_qkv_store(*sizes, fused[0], fused[1], mapping)
     want = torch.zeros(2, 3, 4, 2, 16)
     want[0].flatten(0, 1)[[6, 3]] = k[[0, 2]]
     want[1].flatten(0, 1)[[6, 3]] = v[[0, 2]]

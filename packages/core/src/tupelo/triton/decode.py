@@ -3,7 +3,8 @@
 
 One program serves all query heads of a K/V head, so K and V are read once. A row's keys are cut
 evenly by its length, which only the device knows; the number of splits is fixed by the launcher,
-and splits that a short row does not need end at once.
+and splits that a short row does not need end at once. A row whose prefix was attended together with
+others' (``shared``) has its own tokens cut, and starts from what its prefix gave.
 Source of the split over keys: Dao et al., "Flash-Decoding", 2023.
 """
 
@@ -16,19 +17,64 @@ from tupelo.specs import AttentionSpec
 from tupelo.triton.elementary import power_of_two
 from tupelo.triton.paged import LOWEST, attend_tile
 from tupelo.triton.plan import TritonPlan
+from tupelo.triton.shared_work import ROW, SharedParts
 from tupelo.triton.tuning import DecodeConfig
 
 
 @triton.jit
-def _span(length, split, WINDOW: tl.constexpr, SPLITS: tl.constexpr, BLOCK: tl.constexpr):
-    """The keys ``start … end - 1`` of a split, and how many splits of the row have any."""
+def _first_key(
+    rows_ptr, row, length, WINDOW: tl.constexpr, SHARED: tl.constexpr, ROW: tl.constexpr
+):
+    """Where the row's own keys begin: behind a window, or after a prefix that it shares."""
     low = 0
     if WINDOW > 0:
         low = tl.maximum(length - WINDOW, 0)
+    if SHARED:
+        low = tl.load(rows_ptr + row * ROW)
+    return low
+
+
+@triton.jit
+def _span(length, low, split, SPLITS: tl.constexpr, BLOCK: tl.constexpr):
+    """The keys ``start … end - 1`` of a split, and how many splits of the row have any."""
     size = tl.cdiv(tl.cdiv(length - low, SPLITS), BLOCK) * BLOCK
     size = tl.maximum(size, BLOCK)
     start = low + split * size
     return start, tl.minimum(start + size, length), tl.cdiv(length - low, size)
+
+
+@triton.jit
+def _add_parts(
+    peak,
+    total,
+    acc,
+    outs_ptr,
+    lses_ptr,
+    rows_ptr,
+    row,
+    split,
+    heads,
+    cols,
+    in_group,
+    in_head,
+    NUM_HEADS: tl.constexpr,
+    HEAD_DIM: tl.constexpr,
+    ROW: tl.constexpr,
+):
+    """Add what the row's group has seen of their prefix to the running softmax of split 0."""
+    first, stride = tl.load(rows_ptr + row * ROW + 1), tl.load(rows_ptr + row * ROW + 2)
+    count = tl.where(split == 0, tl.load(rows_ptr + row * ROW + 3), 0)
+    for index in range(count):
+        place = (first + index * stride).to(tl.int64) * NUM_HEADS + heads
+        lse = tl.load(lses_ptr + place, mask=in_group, other=LOWEST)
+        at = place[:, None] * HEAD_DIM + cols[None, :]
+        out = tl.load(outs_ptr + at, mask=in_group[:, None] & in_head[None, :], other=0.0)
+        new_peak = tl.maximum(peak, lse)
+        shrink, weight = tl.exp2(peak - new_peak), tl.exp2(lse - new_peak)
+        total = total * shrink + weight
+        acc = acc * shrink[:, None] + out * weight[:, None]
+        peak = new_peak
+    return peak, total, acc
 
 
 @triton.jit
@@ -61,8 +107,10 @@ def _merge_head(
 
 
 @triton.jit(
-    do_not_specialize_on_alignment=["slots_ptr", "seq_lens_ptr", "cu_ptr", "counters_ptr"],
-)
+    do_not_specialize_on_alignment=[
+        "slots_ptr", "seq_lens_ptr", "cu_ptr", "counters_ptr", "rows_ptr"
+    ],
+)  # fmt: skip
 def _decode_kernel(
     q_ptr,
     k_ptr,
@@ -75,6 +123,9 @@ def _decode_kernel(
     slots_ptr,
     seq_lens_ptr,
     cu_ptr,
+    rows_ptr,
+    shared_outs_ptr,
+    shared_lses_ptr,
     q_token_stride,
     q_head_stride,
     table_stride,
@@ -95,6 +146,8 @@ def _decode_kernel(
     SPLITS_BLOCK: tl.constexpr,
     BLOCK: tl.constexpr,
     ONE_TOKEN_ROWS: tl.constexpr,
+    SHARED: tl.constexpr,
+    ROW: tl.constexpr,
     FUSED_MERGE: tl.constexpr,
 ):
     """Program (row, K/V head, split).
@@ -104,7 +157,8 @@ def _decode_kernel(
     """
     row, kv_head, split = tl.program_id(0), tl.program_id(1), tl.program_id(2)
     length = tl.load(seq_lens_ptr + row)
-    start, end, active = _span(length, split, WINDOW, SPLITS, BLOCK)
+    low = _first_key(rows_ptr, row, length, WINDOW, SHARED, ROW)
+    start, end, active = _span(length, low, split, SPLITS, BLOCK)
     if ONE_TOKEN_ROWS:
         token = row
         wanted = (start < end) | (split == 0)
@@ -124,6 +178,11 @@ def _decode_kernel(
         peak = tl.full((M,), LOWEST, tl.float32)
         total = tl.zeros((M,), tl.float32)
         acc = tl.zeros((M, D), tl.float32)
+        if SHARED:
+            peak, total, acc = _add_parts(
+                peak, total, acc, shared_outs_ptr, shared_lses_ptr, rows_ptr, row, split, heads,
+                cols, in_group, in_head, NUM_HEADS, HEAD_DIM, ROW,
+            )  # fmt: skip
         for first in range(start, end, BLOCK):
             keys = first + tl.arange(0, BLOCK)
             stored = keys < end
@@ -158,13 +217,14 @@ def _decode_kernel(
                     tl.store(counter, 0)
 
 
-@triton.jit(do_not_specialize_on_alignment=["seq_lens_ptr", "cu_ptr"])
+@triton.jit(do_not_specialize_on_alignment=["seq_lens_ptr", "cu_ptr", "rows_ptr"])
 def _merge_kernel(
     part_ptr,
     lse_ptr,
     out_ptr,
     seq_lens_ptr,
     cu_ptr,
+    rows_ptr,
     HEAD_DIM: tl.constexpr,
     D: tl.constexpr,
     NUM_HEADS: tl.constexpr,
@@ -173,6 +233,8 @@ def _merge_kernel(
     SPLITS_BLOCK: tl.constexpr,
     BLOCK: tl.constexpr,
     ONE_TOKEN_ROWS: tl.constexpr,
+    SHARED: tl.constexpr,
+    ROW: tl.constexpr,
 ):
     """Program (row, head): the merge as a launch of its own."""
     row, head = tl.program_id(0), tl.program_id(1)
@@ -183,7 +245,9 @@ def _merge_kernel(
         token = tl.load(cu_ptr + row)
         wanted = tl.load(cu_ptr + row + 1) - token == 1
     if wanted:
-        _, _, active = _span(tl.load(seq_lens_ptr + row), 0, WINDOW, SPLITS, BLOCK)
+        length = tl.load(seq_lens_ptr + row)
+        low = _first_key(rows_ptr, row, length, WINDOW, SHARED, ROW)
+        _, _, active = _span(length, low, 0, SPLITS, BLOCK)
         base = row.to(tl.int64) * NUM_HEADS * SPLITS
         _merge_head(
             part_ptr + base * HEAD_DIM, lse_ptr + base,
@@ -202,6 +266,7 @@ def decode_attention(
     splits: int,
     config: DecodeConfig,
     counters: Tensor | None = None,
+    shared: SharedParts | None = None,
 ) -> None:
     """Attend the plan's first ``decode_rows`` rows, those of them that have one token.
 
@@ -211,6 +276,7 @@ def decode_attention(
         splits: programs over the keys of a row.
         counters: (decode_rows * num_kv_heads, or more) int32 zeros, left as zeros: the last split
             of a row merges, with no second launch. None: a second launch merges.
+        shared: what rows have seen of their groups' prefixes, which is then not read again.
     """
     rows, dim = plan.decode_rows, spec.head_dim
     part, lse = out, out
@@ -229,7 +295,10 @@ def decode_attention(
         "SPLITS_BLOCK": power_of_two(splits),
         "BLOCK": config.block,
         "ONE_TOKEN_ROWS": plan.one_token_rows,
+        "SHARED": shared is not None,
+        "ROW": ROW,
     }
+    own = (out, out, out) if shared is None else (shared.rows, shared.outs, shared.lses)
     _decode_kernel[(rows, spec.num_kv_heads, splits)](
         q,
         k_cache,
@@ -242,6 +311,7 @@ def decode_attention(
         plan.slots,
         plan.seq_lens,
         plan.cu_seqlens_q,
+        *own,
         q.stride(0),
         q.stride(1),
         plan.page_tables[spec.group].stride(0),
@@ -261,5 +331,5 @@ def decode_attention(
     )
     if splits > 1 and counters is None:
         _merge_kernel[(rows, spec.num_heads)](
-            part, lse, out, plan.seq_lens, plan.cu_seqlens_q, **sizes
+            part, lse, out, plan.seq_lens, plan.cu_seqlens_q, own[0], **sizes
         )

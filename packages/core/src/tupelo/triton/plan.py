@@ -5,7 +5,7 @@ Nothing here reads a device value on the host: sizes are bounds that the host kn
 really has is found by the kernels. So a plan serves a captured graph, refilled for each replay.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 import triton
@@ -14,6 +14,7 @@ from torch import Tensor
 
 from tupelo.backend.step import StepInputs
 from tupelo.triton.elementary import cdiv
+from tupelo.triton.shared_work import SharedWork
 
 TILE_TOKENS = 128
 """Query tokens of one tile of the plan; a kernel may take a tile in parts."""
@@ -35,6 +36,7 @@ class TritonPlan:
         cu_seqlens_q, seq_lens, slots, slot_mapping, page_tables: as in ``StepInputs``.
         tile_rows: (num_tiles,) int32, the row of each tile of ``TILE_TOKENS`` new tokens, or -1.
         tile_starts: (num_tiles,) int32, its first token, counted from its row's first new one.
+        shared: by spec, the prefixes that decode rows share; empty where each row reads its own.
     """
 
     num_tokens: int
@@ -49,6 +51,7 @@ class TritonPlan:
     page_tables: tuple[Tensor, ...]
     tile_rows: Tensor
     tile_starts: Tensor
+    shared: dict[int, SharedWork] = field(default_factory=dict)
 
     @property
     def num_tiles(self) -> int:
@@ -123,6 +126,34 @@ def make_plan(inputs: StepInputs) -> TritonPlan:
     )
     cut_tiles(plan)
     return plan
+
+
+def make_decode_plan(inputs: StepInputs) -> TritonPlan:
+    """The plan of a step's decode rows alone, as ``make_plan``'s; other rows are left out.
+
+    It is a bucket's, and can be refilled, where the bucket has one token a row and the step decodes
+    only.
+    """
+    host = inputs.host
+    num_tokens, num_rows = inputs.positions.shape[0], inputs.slots.shape[0]
+    decodes_only = num_tokens == num_rows and host.num_decode_rows == host.num_rows
+    static = host.bucket.tokens > 0 and decodes_only
+    rows = num_rows if static else host.num_decode_rows
+    none = torch.empty(0, dtype=torch.int32, device=inputs.positions.device)
+    return TritonPlan(
+        num_tokens=rows,
+        max_len=None if static else int(host.seq_lens[:rows].max(initial=1)),
+        decode_rows=rows,
+        one_token_rows=True,
+        covered=True,
+        cu_seqlens_q=inputs.cu_seqlens_q[: rows + 1],
+        seq_lens=inputs.seq_lens[:rows],
+        slots=inputs.slots[:rows],
+        slot_mapping=inputs.slot_mapping,
+        page_tables=inputs.page_tables,
+        tile_rows=none,
+        tile_starts=none,
+    )
 
 
 def can_refill(plan: TritonPlan, inputs: StepInputs) -> bool:

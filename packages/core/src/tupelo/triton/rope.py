@@ -58,6 +58,7 @@ def _rope_kernel(
     q_ptr,
     k_ptr,
     v_ptr,
+    kept_ptr,
     slot_mapping_ptr,
     cos_sin_stride,
     x_token_stride,
@@ -77,13 +78,15 @@ def _rope_kernel(
     NORM_Q: tl.constexpr,
     NORM_K: tl.constexpr,
     STORE: tl.constexpr,
+    KEEP: tl.constexpr,
     HEADS: tl.constexpr,
 ):
     """Program (token, HEADS heads). A head is cut into its parts::
 
         | first: HALF | second: HALF | rest: HEAD_DIM - 2 HALF, not rotated |
 
-    With STORE, k and v point to the cache, and the token goes to page ``slot // PAGE_SIZE``.
+    With STORE, k and v point to the cache, and the token goes to page ``slot // PAGE_SIZE``; with
+    KEEP, k goes to ``kept`` too, token by token.
     """
     token = tl.program_id(0).to(tl.int64)
     heads = tl.program_id(1) * HEADS + tl.arange(0, HEADS)
@@ -119,6 +122,13 @@ def _rope_kernel(
     second_out = tl.where(turned, second * cos + first * sin, second)
     to_q = (token * NUM_HEADS + heads) * HEAD_DIM
     k_heads, v_heads = heads - NUM_HEADS, heads - NUM_HEADS - NUM_KV_HEADS
+    if KEEP:
+        place = (token * NUM_KV_HEADS + k_heads)[:, None] * HEAD_DIM
+        kept, is_k = kept_ptr + place, in_k[:, None]
+        kind = kept_ptr.dtype.element_ty
+        tl.store(kept + half[None, :], first_out.to(kind), mask=is_k & in_half[None, :])
+        tl.store(kept + HALF + half[None, :], second_out.to(kind), mask=is_k & in_half[None, :])
+        tl.store(kept + rest_cols[None, :], rest.to(kind), mask=is_k & in_rest[None, :])
     if STORE:
         slot = tl.load(slot_mapping_ptr + token).to(tl.int64)
         end = tl.where(slot >= 0, NUM_HEADS + NUM_KV_HEADS + NUM_V_HEADS, NUM_HEADS)
@@ -177,6 +187,7 @@ def norm_rope_qkv_store(
     k_cache: Tensor,
     v_cache: Tensor,
     slot_mapping: Tensor,
+    k_out: Tensor | None = None,
 ) -> Tensor:
     """``norm_rope_qkv`` with k and v written into the cache instead of returned.
 
@@ -184,6 +195,8 @@ def norm_rope_qkv_store(
         k_cache, v_cache: (num_pages, page_size, num_kv_heads, head_dim) of any float type, equal
             strides, the last one 1; written in place.
         slot_mapping: (num_tokens,) integers, ``page * page_size + offset``; -1: not stored.
+        k_out: (num_tokens, num_kv_heads, head_dim), contiguous; k of every token is written into
+            it as well.
 
     Returns:
         q (num_tokens, num_heads, head_dim).
@@ -192,9 +205,8 @@ def norm_rope_qkv_store(
     q = torch.empty((qkv.shape[0], num_heads, head_dim), dtype=qkv.dtype, device=qkv.device)
     sizes = (num_heads, num_kv_heads, head_dim)
     cache = (k_cache, v_cache, slot_mapping)
-    _launch(
-        qkv, qkv.stride(0), head_dim, positions, cos_sin, q_norm, k_norm, eps, sizes, q, None, cache
-    )
+    heads = (qkv.stride(0), head_dim, positions, cos_sin, q_norm, k_norm, eps, sizes)
+    _launch(qkv, *heads, q, None, cache, k_out)
     return q
 
 
@@ -211,6 +223,7 @@ def _launch(
     q: Tensor,
     k: Tensor | None = None,
     cache: tuple[Tensor, Tensor, Tensor] | None = None,
+    kept: Tensor | None = None,
 ) -> None:
     """Run the kernel; ``sizes`` are num_heads, num_kv_heads and head_dim."""
     num_heads, num_kv_heads, head_dim = sizes
@@ -228,6 +241,7 @@ def _launch(
         q,
         k_out,
         v_out,
+        q if kept is None else kept,
         mapping,
         cos_sin.stride(0),
         token_stride,
@@ -247,6 +261,7 @@ def _launch(
         NORM_Q=q_norm is not None,
         NORM_K=k_norm is not None,
         STORE=cache is not None,
+        KEEP=kept is not None,
         HEADS=HEADS,
         num_warps=2,
     )
