@@ -73,10 +73,12 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--chunk", type=int, default=0, help="prompt tokens of one step")
     parser.add_argument("--max-running", type=int, default=0)
     parser.add_argument("--context", type=int, default=8192)
+    parser.add_argument("--policy", default="lpm", help="order of the waiting queue")
     parser.add_argument("--attention", default="auto")
     parser.add_argument("--no-overlap", action="store_true")
     parser.add_argument("--no-graphs", action="store_true")
     parser.add_argument("--no-radix", action="store_true")
+    parser.add_argument("--no-groups", action="store_true", help="each row reads its prefix")
     parser.add_argument("--no-rates", action="store_true")
     parser.add_argument("--profile", type=Path, help="folder for a table of kernels, a row each")
     return parser.parse_args()
@@ -86,6 +88,7 @@ def make_engine(args: argparse.Namespace) -> Engine:
     """The engine that runs every row; without a tokenizer, since prompts are ids."""
     shape = parse_hf_config(LLAMA_8B | {"num_hidden_layers": args.layers})
     os.environ["TUPELO_CUDA_ATTENTION"] = args.attention
+    os.environ["TUPELO_CUDA_PREFIX_GROUPS"] = "0" if args.no_groups else "1"
     os.environ["TUPELO_CUDA_GRAPHS"] = "0" if args.no_graphs else "1"
     return Engine(
         source=Source(config=shape, checkpoint=None, path="llama-3.1-8b", tokenizer_path=""),
@@ -95,6 +98,7 @@ def make_engine(args: argparse.Namespace) -> Engine:
         max_running_requests=args.max_running,
         max_queued_requests=4096,
         chunked_prefill_size=args.chunk,
+        schedule_policy=args.policy,
         pipeline_depth=1 if args.no_overlap else 0,
         disable_radix_cache=args.no_radix,
     )

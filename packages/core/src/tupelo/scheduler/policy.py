@@ -13,8 +13,9 @@ from tupelo.scheduler.entry import Entry
 
 Order = Callable[[Sequence[Entry], PrefixCache], list[Entry]]
 
-MAX_MATCHED = 128
-"""With more waiting than this, orders that look at every prompt fall back to arrival order."""
+MAX_MATCHED = 256
+"""Of those that wait, orders that look at prompts look at so many, in arrival order; the rest comes
+after them."""
 
 
 def make_policy(name: str, seed: int = 0) -> Order:
@@ -35,20 +36,18 @@ def _fcfs(waiting: Sequence[Entry], cache: PrefixCache) -> list[Entry]:
 
 
 def _longest_prefix(waiting: Sequence[Entry], cache: PrefixCache) -> list[Entry]:
-    if len(waiting) > MAX_MATCHED:
-        return list(waiting)
+    first, rest = waiting[:MAX_MATCHED], waiting[MAX_MATCHED:]
     lengths = [
-        cache.match_length(e.namespace, e.ids[: e.num_ids], max_tokens=e.max_match) for e in waiting
+        cache.match_length(e.namespace, e.ids[: e.num_ids], max_tokens=e.max_match) for e in first
     ]
-    order = sorted(range(len(waiting)), key=lambda i: -lengths[i])
-    return [waiting[i] for i in order]
+    order = sorted(range(len(first)), key=lambda i: -lengths[i])
+    return [*(first[i] for i in order), *rest]
 
 
 def _depth_first(waiting: Sequence[Entry], cache: PrefixCache) -> list[Entry]:
-    if len(waiting) > MAX_MATCHED:
-        return list(waiting)
-    order = cache.weighted_order([(e.namespace, e.ids[: e.num_ids]) for e in waiting])
-    return [waiting[i] for i in order]
+    first, rest = waiting[:MAX_MATCHED], waiting[MAX_MATCHED:]
+    order = cache.weighted_order([(e.namespace, e.ids[: e.num_ids]) for e in first])
+    return [*(first[i] for i in order), *rest]
 
 
 def _longest_output(waiting: Sequence[Entry], cache: PrefixCache) -> list[Entry]:
