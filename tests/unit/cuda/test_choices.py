@@ -113,3 +113,18 @@ def test_keys_tell_products_apart() -> None:
         Product("linear", 64, 32, "bfloat16", 16, bias=True),
     ]
     assert len({p.key() for p in (PRODUCT, *others)}) == 6
+
+
+def test_what_a_library_offers_is_timed_too_and_found_again_by_name() -> None:
+    world = _World(SECONDS | {"offered_7": 0.5})
+    more: dict[str, Any] = {
+        "offered": lambda product, arguments: {"offered_7": lambda *_: "offered 7"},
+        "named": lambda product, name: (lambda *_: "by name") if name == "offered_7" else None,
+    }
+    table = world.table(**more)
+    with table.open():
+        assert _ask(table) == "offered 7"
+    assert table.choices() == {PRODUCT.key(): "offered_7"}
+    again = world.table(known=table.choices(), **more)
+    assert _ask(again) == "by name"
+    assert world.num_measures == 1

@@ -1,5 +1,7 @@
 """Every way to compute a product against the op's reference, and page lists, interpreted."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -7,9 +9,10 @@ import torch
 pytest.importorskip("triton", reason="triton is not installed")
 
 from tupelo_cuda.choices import ChoiceTable, Product, Run
+from tupelo_cuda.cublaslt import LtConfig, parse_name
 from tupelo_cuda.kernels import known_choices
 from tupelo_cuda.paged_kernels import list_pages
-from tupelo_cuda.products import ProductOps, candidates
+from tupelo_cuda.products import ProductOps, candidates, named
 from tupelo_cuda.ragged import ragged
 
 from tupelo.ops import OPS, LinearWeight
@@ -79,6 +82,27 @@ def test_float32_and_many_rows_are_left_to_the_libraries() -> None:
     assert any(name.startswith("triton_") for name in small)
 
 
+def test_an_algorithm_is_found_again_by_its_name() -> None:
+    config = LtConfig(family=66, tile=197, splits=1, variant=2)
+    assert parse_name(config.name) == config
+    assert [parse_name(name) for name in ("cublas", "lt_", "lt_66_1_2", "lt_66_1_2_x")] == [
+        None
+    ] * 4
+    many = Product("linear", 64, 32, "bfloat16", 1024)
+    assert named(many, config.name) is not None
+    assert named(many, "cublas") is None
+    for other in (replace(many, bias=True), replace(many, dtype="float32"), replace(many, rows=1)):
+        assert named(other, config.name) is None
+
+
+def test_an_algorithm_leaves_row_counts_far_from_its_bucket_to_the_library() -> None:
+    weight = _weight(64, 32, bias=False, seed=1)
+    run = named(Product("linear", 64, 32, "float16", 1024), "lt_66_197_1_2")
+    assert run is not None
+    x = _rows(100, 32)
+    torch.testing.assert_close(run(x, weight), OPS["linear"].reference(x, weight), **CLOSE)
+
+
 def test_page_lists_are_the_tables_rows_one_after_another() -> None:
     random = np.random.default_rng(0)
     table = torch.from_numpy(random.integers(-1, 500, (6, 300)).astype(np.int32))
@@ -106,5 +130,5 @@ def test_shipped_choices_are_ways_that_there_are(monkeypatch: pytest.MonkeyPatch
         out_features, in_features = map(int, shape.split("x"))
         product = Product(kind, out_features, in_features, dtype, int(rows))
         assert product.key() == key
-        assert name in candidates(product), key
+        assert name in candidates(product) or named(product, name), key
     assert known_choices("some other GPU") == {}

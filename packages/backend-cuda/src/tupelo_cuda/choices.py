@@ -15,7 +15,7 @@ from typing import Any
 
 logger = logging.getLogger(__name__)
 
-ROW_BUCKETS = (1, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384)
+ROW_BUCKETS = (1, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 9216, 16384)
 
 Run = Callable[..., Any]
 
@@ -54,6 +54,12 @@ class Product:
 Candidates = Callable[[Product], Mapping[str, Run]]
 """Ways to compute a product by name, the default one first; names are stable."""
 
+Offered = Callable[[Product, tuple[Any, ...]], Mapping[str, Run]]
+"""Further ways, that a library has for these arguments."""
+
+Named = Callable[[Product, str], Run | None]
+"""One of ``Offered`` by its name alone."""
+
 Measure = Callable[[Mapping[str, Run], tuple[Any, ...]], Mapping[str, float]]
 """Seconds of each way that gave the default's result, for these arguments."""
 
@@ -63,6 +69,7 @@ class ChoiceTable:
 
     Args:
         candidates: what there is. measure: times it.
+        offered: more to time. named: finds a choice among these again.
         known: names by key, such as those shipped for a device; a file's come before them.
         file: where choices are kept; None: nowhere. identity: device and versions, its section.
 
@@ -75,12 +82,16 @@ class ChoiceTable:
         candidates: Candidates,
         measure: Measure,
         *,
+        offered: Offered = lambda product, arguments: {},
+        named: Named = lambda product, name: None,
         known: Mapping[str, str] | None = None,
         file: Path | None = None,
         identity: str = "",
     ) -> None:
         self._candidates = candidates
         self._measure = measure
+        self._offered = offered
+        self._named = named
         self._file = file
         self._identity = identity
         self._names: dict[str, str] = {**(known or {}), **self._read().get(identity, {})}
@@ -108,13 +119,15 @@ class ChoiceTable:
             return found
         ways = self._candidates(product)
         default = next(iter(ways))
-        name = self._names.get(product.key())
-        if name is None or name not in ways:
+        name = self._names.get(product.key(), "")
+        way = ways.get(name) or self._named(product, name)
+        if way is None:
             if not self._open:
                 return ways[default]
-            name = self._measured(product, ways, arguments)
-        self._chosen[product] = ways[name]
-        return ways[name]
+            ways = {**ways, **self._offered(product, arguments)} if len(ways) > 1 else ways
+            way = ways[self._measured(product, ways, arguments)]
+        self._chosen[product] = way
+        return way
 
     def choices(self) -> dict[str, str]:
         """Names by key, of everything known."""

@@ -21,12 +21,14 @@ def product_table(options: Options, device: str) -> ChoiceTable | None:
         return None
     import triton
 
-    from tupelo_cuda.products import candidates, measure
+    from tupelo_cuda.products import candidates, measure, named, offered
 
     name = torch.cuda.get_device_name(device)
     return ChoiceTable(
         candidates,
         measure,
+        offered=offered,
+        named=named,
         known=known_choices(name),
         file=environment().cache_dir / "cuda" / "products.json",
         identity=f"{name}; torch {torch.__version__}; triton {triton.__version__}",

@@ -22,7 +22,9 @@ from tupelo.triton.gemv import add_norm_gemv
 from tupelo.triton.linear import run_linear
 from tupelo.triton.linear_config import MAX_ROWS, LinearConfig, configs
 from tupelo.triton.norm import add_rms_norm, rms_norm
+from tupelo_cuda import cublaslt
 from tupelo_cuda.choices import ChoiceTable, Product, Run, row_bucket
+from tupelo_cuda.cublaslt import LtConfig
 
 logger = logging.getLogger(__name__)
 
@@ -44,9 +46,18 @@ PREFERRED = (
 MIN_ELEMENTS = 1 << 20
 """Smaller weights are read in no time: only the launch counts, and nothing is tried."""
 
+LT_MIN_ROWS = 16
+"""Products of fewer rows are bound by the weights' bytes."""
+
+LT_NEAR = 8
+"""An algorithm's tiles suit row counts down to a bucket's less this part of it."""
+
 SHARED_BYTES = 200 << 10
 FLUSH_BYTES = 256 << 20
 """Written before each timed run: more than any L2 cache, and long enough to hide the launch."""
+
+MANY_ROWS = 1024
+"""Products of at least so many rows are bound by arithmetic."""
 
 REPEATS = 9
 MAX_DIFFERENCE = 2e-2
@@ -144,10 +155,27 @@ def _preference(config: LinearConfig) -> int:
 
 
 def measure(ways: Mapping[str, Run], arguments: tuple[Any, ...]) -> dict[str, float]:
-    """Median seconds of each way with cold caches; wrong and failing ones are left out."""
-    flush = torch.empty(FLUSH_BYTES, dtype=torch.uint8, device=arguments[0].device)
+    """Median seconds of each way; wrong and failing ones are left out.
+
+    Ways take turns, so that all meet the same clock rate. Few rows are timed with cold caches, as
+    weights are when a step comes to them. Many are timed one right after another: what they need is
+    power, and the fastest of a cool device isn't that of a hot one.
+    """
+    able = _able(ways, arguments)
+    many = arguments[0].shape[0] >= MANY_ROWS
+    size = 1 if many else FLUSH_BYTES
+    flush = torch.empty(size, dtype=torch.uint8, device=arguments[0].device)
+    times: dict[str, list[float]] = {name: [] for name in able}
+    for _ in range(REPEATS):
+        for name, run in able.items():
+            times[name].append(_time_s(run, arguments, flush))
+    return {name: statistics.median(taken) for name, taken in times.items()}
+
+
+def _able(ways: Mapping[str, Run], arguments: tuple[Any, ...]) -> dict[str, Run]:
+    """The ways that give the default's result."""
     want: Tensor | None = None
-    seconds = {}
+    able = {}
     for name, run in ways.items():
         try:
             got = _first(run(*arguments))
@@ -161,8 +189,8 @@ def measure(ways: Mapping[str, Run], arguments: tuple[Any, ...]) -> dict[str, fl
         if _differs(got, want):
             _refuse(name, "its result is wrong")
             continue
-        seconds[name] = statistics.median(_time_s(run, arguments, flush) for _ in range(REPEATS))
-    return seconds
+        able[name] = run
+    return able
 
 
 def _refuse(name: str, reason: str) -> None:
@@ -200,6 +228,40 @@ def _cublaslt(x: Tensor, weight: LinearWeight) -> Tensor:
         return F.linear(x, weight.weight, weight.bias)
     finally:
         torch.backends.cuda.preferred_blas_library(usual)
+
+
+def offered(product: Product, arguments: tuple[Any, ...]) -> dict[str, Run]:
+    """The algorithms that cuBLASLt has for a product, beyond the one that it would take."""
+    if not _has_algorithms(product) or not torch.cuda.is_available():
+        return {}
+    x, weight = arguments
+    try:
+        configs = cublaslt.library().configs(x, weight.weight)
+    except (OSError, RuntimeError) as error:
+        _refuse("cuBLASLt", str(error))
+        return {}
+    return {config.name: partial(_lt, config, product.rows) for config in configs}
+
+
+def named(product: Product, name: str) -> Run | None:
+    """The way that only its name tells of: one of ``offered``."""
+    config = cublaslt.parse_name(name)
+    if config is None or not _has_algorithms(product):
+        return None
+    return partial(_lt, config, product.rows)
+
+
+def _has_algorithms(product: Product) -> bool:
+    plain = product.kind == "linear" and not product.bias and product.dtype != "float32"
+    return plain and product.rows >= LT_MIN_ROWS
+
+
+def _lt(config: LtConfig, bucket: int, x: Tensor, weight: LinearWeight) -> Tensor:
+    """The named algorithm, for row counts near the bucket's own, for which it was chosen."""
+    if LT_NEAR * x.shape[0] <= (LT_NEAR - 1) * bucket:
+        return _cublas(x, weight)
+    found = cublaslt.library().linear(config, x, weight.weight)
+    return _cublas(x, weight) if found is None else found
 
 
 def _triton(config: LinearConfig, activation: str, x: Tensor, weight: LinearWeight) -> Tensor:
