@@ -1,6 +1,8 @@
 """The graph runner over a fake capture, in a whole engine on the CPU: the tokens of eager steps."""
 
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
@@ -8,6 +10,7 @@ from tests.unit.cuda.fakes import CopyingRuntime, FakeCapture
 from tupelo_cuda.runner import GraphRunner
 
 from tupelo.backend import (
+    AttentionBackend,
     Backend,
     Capabilities,
     Plan,
@@ -46,25 +49,34 @@ def _source(window: int | None = None) -> Source:
 class _Backend:
     """A CPU backend with the graph runner; keeps the runner and its capture."""
 
-    def __init__(self, attention: type[ReferenceAttention] = ReferenceAttention) -> None:
+    def __init__(
+        self, attention: Callable[..., AttentionBackend] = ReferenceAttention, groups: int = 0
+    ) -> None:
         self.capture = FakeCapture()
+        self.grouped = groups > 0
         self.runner: GraphRunner | None = None
         self.record = Backend(
             name="fake",
             device="cpu",
-            capabilities=Capabilities(plan_needs_host_lens=True, pipeline_depth=2),
+            capabilities=Capabilities(
+                plan_needs_host_lens=True, pipeline_depth=2, prefix_group_tokens=groups
+            ),
             runner=self._make,
             attention=attention,
             runtime=CopyingRuntime,
         )
 
     def _make(self, parts: RunnerParts) -> GraphRunner:
-        self.runner = GraphRunner(parts, self.capture)
+        self.runner = GraphRunner(parts, self.capture, grouped=self.grouped)
         return self.runner
 
 
 def _run(
-    backend: Backend, params: dict[str, Any], source: Source | None = None, **options: Any
+    backend: Backend,
+    params: dict[str, Any],
+    source: Source | None = None,
+    prompts: list[list[int]] = PROMPTS,
+    **options: Any,
 ) -> list[list[int]]:
     settings: dict[str, Any] = {
         "dtype": "float32",
@@ -76,7 +88,7 @@ def _run(
     }
     wanted = {"return_logprob": True} if options.pop("logprobs", False) else {}
     with Engine(backend=backend, source=source or _source(), **(settings | options)) as engine:
-        replies = engine.generate(input_ids=PROMPTS, sampling_params=params, **wanted)
+        replies = engine.generate(input_ids=prompts, sampling_params=params, **wanted)
     return [reply["output_ids"] for reply in replies]
 
 
@@ -115,6 +127,28 @@ def test_nothing_is_captured_after_warm_up() -> None:
     assert fake.runner is not None
     assert fake.runner.num_captures == len(fake.capture.graphs) == 4  # 1, 2, 4, 5 rows
     assert sum(graph.num_replays for graph in fake.capture.graphs) == fake.runner.num_replays
+
+
+SHARING = [[7, 1, 8, 2, 8, 1, 8, 2, 8, *ids] for ids in PROMPTS] + [[5, 5]]
+
+
+@pytest.mark.parametrize("window", [None, 6])
+@pytest.mark.parametrize("attention", ["reference", "triton"])
+def test_steps_with_prefix_groups_have_graphs_of_their_own(
+    eager: Backend, attention: str, window: int | None
+) -> None:
+    made: Callable[..., AttentionBackend] = ReferenceAttention
+    if attention == "triton":
+        pytest.importorskip("triton", reason="the portable kernels need triton")
+        from tupelo.triton.attention import TritonAttention
+        from tupelo.triton.tuning import AttentionTuning
+
+        made = partial(TritonAttention, tuning=AttentionTuning(shared_programs=8))
+    fake, source = _Backend(made, groups=1), _source(window)
+    assert _run(fake.record, GREEDY, source, SHARING) == _run(eager, GREEDY, source, SHARING)
+    assert fake.runner is not None
+    assert fake.runner.num_captures == 4 + 1  # one rung of groups: 5 rows
+    assert fake.capture.graphs[0].num_replays >= 4
 
 
 class _Fresh(ReferenceAttention):

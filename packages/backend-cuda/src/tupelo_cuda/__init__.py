@@ -30,6 +30,9 @@ SIZES = ((60.0, (512, 8192)), (30.0, (256, 4096)), (0.0, (128, 2048)))
 """From so many GiB on: requests that run at once, and prompt tokens of a step. A small device's
 memory is better kept for K/V."""
 
+PREFIX_GROUP_TOKENS = 4096
+"""K/V tokens that must be spared for two launches a layer to pay: 16 MB of an 8B model's layer."""
+
 
 def backend() -> Backend | Unavailable:
     """The backend of this machine's first NVIDIA GPU.
@@ -55,6 +58,7 @@ def backend() -> Backend | Unavailable:
             graph=GraphGrade.CAPTURED if options.graphs else GraphGrade.NONE,
             same_step_sharing=True,
             plan_needs_host_lens=True,
+            prefix_group_tokens=PREFIX_GROUP_TOKENS if options.prefix_groups else 0,
             memory_fraction=0.88,
             max_world_size=8,
             collective_library="nccl",
@@ -95,7 +99,7 @@ def _why_not() -> str:
 def _runner(options: Options, table: ChoiceTable | None, parts: RunnerParts) -> GraphRunner:
     capture = CudaCapture(COUNTER.captured) if options.graphs else None
     warming = nullcontext if table is None else table.open
-    return GraphRunner(parts, capture, warming, best_tokens())
+    return GraphRunner(parts, capture, warming, best_tokens(), grouped=options.prefix_groups)
 
 
 def _versions() -> dict[str, str]:

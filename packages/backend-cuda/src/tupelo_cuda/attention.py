@@ -1,4 +1,4 @@
-"""Which attention serves which layers: FlashInfer, Triton, or torch's reference.
+"""Which attention serves which layers: FlashInfer with Triton, Triton alone, or torch's reference.
 
 The choice needs the types of q and of the pool, which the first ``forward`` brings; warm-up runs
 one. Each choice is logged once, with what was refused and why.
@@ -7,6 +7,7 @@ one. Each choice is logged once, with what was refused and why.
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -98,21 +99,18 @@ class CudaAttention(AttentionBackend):
         name, part = self._part(qkv.dtype, spec, layer, kv, plan)
         if name == "reference":
             return super().forward_qkv(qkv, positions, split, spec, layer, kv, plan)
-        q = self._store(
-            qkv,
-            positions,
-            split.cos_sin,
-            split.q_norm,
-            split.k_norm,
-            split.eps,
-            split.num_heads,
-            split.num_kv_heads,
-            split.head_dim,
-            *kv.buffers(layer),
-            part.slot_mapping[self._specs[spec].group],
-        )
-        out: Tensor = self._built[name].attend(q, spec, layer, kv, part)
-        return out
+        heads = (split.num_heads, split.num_kv_heads, split.head_dim)
+        norms = (split.q_norm, split.k_norm, split.eps)
+        cache = (*kv.buffers(layer), part.slot_mapping[self._specs[spec].group])
+        if not getattr(part, "fresh", False):
+            q = self._store(qkv, positions, split.cos_sin, *norms, *heads, *cache)
+            out: Tensor = self._built[name].attend(q, spec, layer, kv, part)
+            return out
+        k = qkv.new_empty((len(qkv), *heads[1:]))
+        v = qkv.view(len(qkv), -1, heads[2])[:, heads[0] + heads[1] :]
+        q = self._store(qkv, positions, split.cos_sin, *norms, *heads, *cache, k)
+        fresh: Tensor = self._built[name].attend(q, spec, layer, kv, part, (k, v))
+        return fresh
 
     def _part(
         self, dtype: torch.dtype, spec: int, layer: int, kv: KVPool, plan: Plan
@@ -120,8 +118,8 @@ class CudaAttention(AttentionBackend):
         """The implementation of a spec, and its part of the plan."""
         name = self._chosen.get(spec)
         if name is None:
-            name = self._choose(spec, dtype, kv.buffers(layer)[0].dtype, plan.inputs)
-            if name == "triton":
+            name = self._choose(spec, dtype, kv.buffers(layer)[0].dtype)
+            if name != "reference":
                 self._built[name].warmup(spec, layer, kv, dtype)
             if name != "reference":
                 from tupelo.triton.rope import norm_rope_qkv_store
@@ -131,13 +129,11 @@ class CudaAttention(AttentionBackend):
             plan.parts[name] = self._built[name].plan(plan.inputs)
         return name, plan.parts[name]
 
-    def _choose(
-        self, spec: int, dtype: torch.dtype, kv_dtype: torch.dtype, inputs: StepInputs
-    ) -> str:
+    def _choose(self, spec: int, dtype: torch.dtype, kv_dtype: torch.dtype) -> str:
         """The best implementation for a spec that the options allow."""
         wanted = self._options.attention
         makers: dict[str, Callable[[], Refusal | None]] = {
-            "flashinfer": lambda: self._make_flashinfer(spec, dtype, kv_dtype, inputs),
+            "flashinfer": lambda: self._make_flashinfer(spec, dtype, kv_dtype),
             "triton": self._make_triton,
             "reference": self._make_reference,
         }
@@ -161,7 +157,7 @@ class CudaAttention(AttentionBackend):
         raise CapabilityError(f"TUPELO_CUDA_ATTENTION={wanted}: {'; '.join(refused)}")
 
     def _make_flashinfer(
-        self, spec: int, dtype: torch.dtype, kv_dtype: torch.dtype, inputs: StepInputs
+        self, spec: int, dtype: torch.dtype, kv_dtype: torch.dtype
     ) -> Refusal | None:
         from tupelo_cuda.flashinfer_plan import why_not
 
@@ -177,7 +173,6 @@ class CudaAttention(AttentionBackend):
             self._built["flashinfer"] = FlashInferAttention(
                 {i: self._specs[i] for i in able},
                 self._page_size,
-                inputs.page_tables[0].shape[0],
                 self._max_pages,
                 self._runtime,
                 dtype,
@@ -190,9 +185,10 @@ class CudaAttention(AttentionBackend):
     def _make_triton(self) -> Refusal | None:
         try:
             from tupelo.triton.attention import TritonAttention
+            from tupelo_cuda.attention_tuning import attention_tuning
         except ImportError as error:
             return f"{error}"
-        self._add("triton", TritonAttention)
+        self._add("triton", partial(TritonAttention, tuning=attention_tuning()))
         return None
 
     def _make_reference(self) -> Refusal | None:

@@ -18,7 +18,14 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from tupelo.batch import LAST_TOKEN, NO_SLOT_MAPPING, Batch, Bucket, PageDelta
+from tupelo.batch import (
+    LAST_TOKEN,
+    NO_SLOT_MAPPING,
+    Batch,
+    Bucket,
+    PageDelta,
+    PrefixGroups,
+)
 
 FINE, COARSE, FINE_END = 8, 32, 256
 
@@ -32,6 +39,12 @@ def decode_ladder(max_rows: int) -> tuple[int, ...]:
         sizes.append(min(size, max_rows) if size <= FINE_END else size)
         size += FINE if size < FINE_END else COARSE
     return tuple(dict.fromkeys(sizes))
+
+
+def grouped_ladder(max_rows: int) -> tuple[int, ...]:
+    """Batch sizes to capture for steps with prefix groups: the coarse ones of ``decode_ladder``."""
+    ladder = decode_ladder(max_rows)
+    return tuple(n for n in ladder if n in (8, 16, ladder[-1]) or n % COARSE == 0)
 
 
 def at_least(ladder: Sequence[int], wanted: int) -> int | None:
@@ -129,26 +142,37 @@ def is_decode(batch: Batch) -> bool:
     return batch.num_decode_rows == rows == batch.num_tokens == batch.num_samples
 
 
-def idle_batch(counts: Sequence[int], slot: int, num_groups: int, bucket: Bucket) -> Batch:
+def idle_batch(
+    counts: Sequence[int],
+    slot: int,
+    num_groups: int,
+    bucket: Bucket,
+    *,
+    before: int = 0,
+    grouped: bool = False,
+) -> Batch:
     """A step that changes nothing: rows of ``counts`` tokens in the scratch slot, storing no K/V.
 
-    For warming up and capturing: it runs the kernels of a step of these sizes.
+    For warming up and capturing: it runs the kernels of a step of these sizes; with ``grouped``,
+    those of a step with prefix groups, though it has none. Rows come after ``before`` tokens.
     """
     sizes = np.array(counts, np.int32)
     ends = np.cumsum(sizes, dtype=np.int32)
     total = int(ends[-1])
     empty = np.empty(0, np.int32)
+    positions = np.concatenate([np.arange(n, dtype=np.int32) for n in sizes.tolist()])
     return Batch(
         step=0,
         slots=np.full(len(sizes), slot, np.int32),
         num_decode_rows=int((sizes == 1).sum()),
         cu_seqlens_q=np.concatenate(([0], ends)).astype(np.int32),
-        seq_lens=sizes,
+        seq_lens=sizes + np.int32(before),
         input_ids=np.full(total, LAST_TOKEN if total == len(sizes) else 0, np.int32),
-        positions=np.concatenate([np.arange(n, dtype=np.int32) for n in sizes.tolist()]),
+        positions=positions + np.int32(before),
         slot_mapping=tuple(np.full(total, NO_SLOT_MAPPING, np.int32) for _ in range(num_groups)),
         page_deltas=tuple(PageDelta(empty, empty, empty) for _ in range(num_groups)),
         logits_rows=ends - 1,
         sample_rows=np.arange(len(sizes), dtype=np.int32),
         bucket=bucket,
+        prefix_groups=PrefixGroups(np.zeros(1, np.int32), empty) if grouped else None,
     )

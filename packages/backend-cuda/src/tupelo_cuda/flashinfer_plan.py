@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -53,13 +54,11 @@ class Kind:
 
     Attributes:
         spec: of the layers. dtype: of q, K and V. page_size: tokens a page.
-        prompts: for rows of many tokens (causal), else for rows of one.
     """
 
     spec: AttentionSpec
     dtype: torch.dtype
     page_size: int
-    prompts: bool
 
     @property
     def window_left(self) -> int:
@@ -67,9 +66,8 @@ class Kind:
         return -1 if self.spec.window is None else self.spec.window - 1
 
     def backend(self, device: torch.device) -> str:
-        """FlashInfer's kernel family: Hopper's own for prompts, else the portable one."""
-        hopper = torch.cuda.get_device_capability(device)[0] == 9
-        return "fa3" if hopper and self.prompts else "fa2"
+        """FlashInfer's kernel family: Hopper's own, or the portable one."""
+        return "fa3" if torch.cuda.get_device_capability(device)[0] == 9 else "fa2"
 
     def module_key(self, device: torch.device) -> tuple[Any, ...]:
         """Arguments of ``get_batch_prefill_module``."""
@@ -108,137 +106,114 @@ class Workspaces:
     def __init__(self, device: torch.device, ring: StagingRing) -> None:
         self.floats = torch.zeros(WORKSPACE_BYTES, dtype=torch.uint8, device=device)
         self.ring = ring
-        self._plans: dict[Any, Tensor] = {}
-
-    def plan_memory(self, key: Any) -> Tensor:
-        """Device memory for the plans of one part of a step: one for each ``key``."""
-        if key not in self._plans:
-            self._plans[key] = torch.empty(PLAN_BYTES, dtype=torch.uint8, device=self.floats.device)
-        return self._plans[key]
-
-
-@dataclass(slots=True)
-class FixedBuffers:
-    """Index arrays that a captured graph reads: of ``rows`` rows, refilled by the caller.
-
-    ``indptr`` (rows + 1,), ``indices`` (as many as ever needed,), ``last`` (rows,), all int32.
-    """
-
-    rows: int
-    indptr: Tensor
-    indices: Tensor
-    last: Tensor
 
 
 class Planner:
-    """One wrapper: for prompts or decode rows of any number, or for a fixed number in a graph."""
+    """FlashInfer's wrappers for one kind, planned for the prompts of one step after another.
 
-    def __init__(
-        self, kind: Kind, workspaces: Workspaces, plan_memory: Tensor, fixed: FixedBuffers | None
-    ) -> None:
-        from flashinfer.prefill import BatchPrefillWithPagedKVCacheWrapper
+    Prompts read K/V from pages or, where nothing of theirs was stored before the step, as they come
+    out of the model, which is faster by a fifth to a third.
+    """
+
+    def __init__(self, kind: Kind, workspaces: Workspaces) -> None:
+        from flashinfer.prefill import (
+            BatchPrefillWithPagedKVCacheWrapper,
+            BatchPrefillWithRaggedKVCacheWrapper,
+        )
 
         self._kind = kind
         self._workspaces = workspaces
-        self._fixed = fixed
-        self._device = workspaces.floats.device
-        self._backend = kind.backend(self._device)
-        spec = kind.spec
-        rows = 1 if fixed is None else fixed.rows
-        ends = torch.arange(rows + 1, dtype=torch.int32)
-        # With more rows than this no row's K/V can be split. Such a plan launches one program a row
-        # and head whatever the lengths, so it needs no graph mode: that one adds programs, which
-        # only a split plan masks, and a merge.
-        sms = torch.cuda.get_device_properties(self._device).multi_processor_count
-        self._no_split = fixed is not None and rows > 2 * sms // spec.num_kv_heads
-        self._graph_mode = fixed is not None and not self._no_split
-        options: dict[str, Any] = {}
-        if fixed is not None and self._graph_mode:
-            options = {
-                "use_cuda_graph": True,
-                "qo_indptr_buf": ends.to(self._device),
-                "paged_kv_indptr_buf": fixed.indptr,
-                "paged_kv_indices_buf": fixed.indices,
-                "paged_kv_last_page_len_buf": fixed.last,
-            }
-        self._wrapper = BatchPrefillWithPagedKVCacheWrapper(
-            workspaces.floats, "NHD", backend=self._backend, **options
+        device, spec = workspaces.floats.device, kind.spec
+        self._backend = kind.backend(device)
+        self._ints = torch.empty(PLAN_BYTES, dtype=torch.uint8, device=device)
+        ends = torch.arange(2, dtype=torch.int32)
+        one = torch.ones(1, dtype=torch.int32)
+        heads = (spec.num_heads, spec.num_kv_heads, spec.head_dim)
+        options = {
+            "causal": True,
+            "sm_scale": spec.scale,
+            "window_left": kind.window_left,
+            "logits_soft_cap": spec.soft_cap,
+            "q_data_type": kind.dtype,
+            "kv_data_type": kind.dtype,
+        }
+        self._paged, self._fresh = (
+            make(workspaces.floats, "NHD", backend=self._backend)
+            for make in (BatchPrefillWithPagedKVCacheWrapper, BatchPrefillWithRaggedKVCacheWrapper)
         )
-        self._wrapper._int_workspace_buffer = plan_memory
-        self._wrapper.plan(
-            ends,
-            ends,
-            torch.zeros(rows, dtype=torch.int32),
-            torch.ones(rows, dtype=torch.int32),
-            spec.num_heads,
-            spec.num_kv_heads,
-            spec.head_dim,
-            kind.page_size,
-            causal=kind.prompts,
-            sm_scale=spec.scale,
-            window_left=kind.window_left,
-            logits_soft_cap=spec.soft_cap,
-            q_data_type=kind.dtype,
-            kv_data_type=kind.dtype,
-            disable_split_kv=self._no_split,
-        )
-        if fixed is not None and self._no_split:
-            self._set_arrays(ends.to(self._device), fixed.indptr, fixed.indices, fixed.last)
-        # Its own pinned buffer is not used again, once the copy out of it has run.
-        torch.cuda.current_stream(self._device).synchronize()
-        self._wrapper._pin_memory_int_workspace_buffer = None
+        for wrapper in (self._paged, self._fresh):
+            wrapper._int_workspace_buffer = self._ints
+        self._paged.plan(ends, ends, one - 1, one, *heads, kind.page_size, **options)
+        self._fresh.plan(ends, ends, *heads, **options)
+        # Their own pinned buffers are not used again, once the copies out of them have run.
+        torch.cuda.current_stream(device).synchronize()
+        for wrapper in (self._paged, self._fresh):
+            wrapper._pin_memory_int_workspace_buffer = None
 
-    def replan(
+    def plan_pages(
         self,
         host_ends: IntArray,
         host_indptr: IntArray,
         host_lens: IntArray,
-        device_arrays: tuple[Tensor, Tensor, Tensor, Tensor] | None,
+        device_arrays: tuple[Tensor, Tensor, Tensor, Tensor],
     ) -> None:
         """Plan for rows whose index arrays are already on their way to the device.
 
         Args:
             host_ends: (rows + 1,) offsets of the rows' query tokens.
             host_indptr: (rows + 1,) offsets of their pages. host_lens: (rows,) K/V lengths.
-            device_arrays: ends, indptr, indices, last page lengths; None where they are fixed.
+            device_arrays: ends, indptr, indices, last page lengths.
         """
-        wrapper, kind, spec = self._wrapper, self._kind, self._kind.spec
-        if device_arrays is not None:
-            self._set_arrays(*device_arrays)
-        rows, total = len(host_lens), int(host_ends[-1])
-        wrapper._batch_size = rows
-        wrapper._qo_indptr_last = total
+        wrapper = self._paged
+        wrapper._qo_indptr_buf, wrapper._paged_kv_indptr_buf = device_arrays[:2]
+        wrapper._paged_kv_indices_buf, wrapper._paged_kv_last_page_len_buf = device_arrays[2:]
+        wrapper._batch_size = len(host_lens)
+        self._plan(wrapper, host_ends, host_indptr, host_lens, self._kind.page_size)
+
+    def plan_fresh(self, host_ends: IntArray, device_ends: Tensor) -> None:
+        """Plan for rows that have no K/V but those of their query tokens."""
+        self._fresh._qo_indptr_buf = self._fresh._kv_indptr_buf = device_ends
+        self._fresh._o_indptr_buf = self._fresh._v_indptr_buf = device_ends
+        self._plan(self._fresh, host_ends, host_ends, np.diff(host_ends), 1)
+
+    def _plan(
+        self,
+        wrapper: Any,
+        host_ends: IntArray,
+        host_indptr: IntArray,
+        host_lens: IntArray,
+        page_size: int,
+    ) -> None:
+        kind, spec = self._kind, self._kind.spec
+        wrapper._qo_indptr_last = int(host_ends[-1])
         entry = self._workspaces.ring.take()
         arguments: list[Any] = [
             self._workspaces.floats,
-            wrapper._int_workspace_buffer,
+            self._ints,
             entry.tensor,
             torch.from_numpy(host_ends),
             torch.from_numpy(host_indptr),
             torch.from_numpy(host_lens),
-            total,
-            rows,
+            int(host_ends[-1]),
+            len(host_lens),
             spec.num_heads,
             spec.num_kv_heads,
-            kind.page_size,
-            self._graph_mode,
+            page_size,
+            False,  # no graph reads it
             spec.head_dim,
             spec.head_dim,
-            kind.prompts,
+            True,  # causal
             kind.window_left,
         ]
         if self._backend == "fa2":
-            arguments += [-1, self._no_split, 0]
+            arguments += [-1, False, 0]
         wrapper._plan_info = wrapper._cached_module.plan(*arguments)
         entry.sent()
 
-    def _set_arrays(self, ends: Tensor, indptr: Tensor, indices: Tensor, last: Tensor) -> None:
-        wrapper = self._wrapper
-        wrapper._qo_indptr_buf = ends
-        wrapper._paged_kv_indptr_buf = indptr
-        wrapper._paged_kv_indices_buf = indices
-        wrapper._paged_kv_last_page_len_buf = last
-
-    def run(self, q: Tensor, k_pool: Tensor, v_pool: Tensor, out: Tensor) -> None:
+    def run_pages(self, q: Tensor, k_pool: Tensor, v_pool: Tensor, out: Tensor) -> None:
         """Attention of ``q`` (tokens, num_heads, head_dim) into ``out``."""
-        self._wrapper.run(q, (k_pool, v_pool), out=out)
+        self._paged.run(q, (k_pool, v_pool), out=out)
+
+    def run_fresh(self, q: Tensor, k: Tensor, v: Tensor, out: Tensor) -> None:
+        """The same over ``k``, ``v`` (tokens, num_kv_heads, head_dim), the last axis contiguous."""
+        self._fresh.run(q, k, v, out=out)

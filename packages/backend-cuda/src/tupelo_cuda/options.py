@@ -15,11 +15,14 @@ class Options:
     Attributes:
         attention: ``TUPELO_CUDA_ATTENTION``: one of ``ATTENTION``.
         graphs: ``TUPELO_CUDA_GRAPHS``: whether decode steps are captured.
+        prefix_groups: ``TUPELO_CUDA_PREFIX_GROUPS``: whether a prefix that decode rows share is
+            read once.
         measured_linear: ``TUPELO_CUDA_LINEAR``: whether small products are chosen by measurement.
     """
 
     attention: str = "auto"
     graphs: bool = True
+    prefix_groups: bool = True
     measured_linear: bool = True
 
 
@@ -32,6 +35,7 @@ def read_options() -> Options:
     return Options(
         attention=_choice("TUPELO_CUDA_ATTENTION", "auto", ATTENTION),
         graphs=_choice("TUPELO_CUDA_GRAPHS", "1", ("0", "1")) == "1",
+        prefix_groups=_choice("TUPELO_CUDA_PREFIX_GROUPS", "1", ("0", "1")) == "1",
         measured_linear=_choice("TUPELO_CUDA_LINEAR", "auto", ("auto", "cublas")) == "auto",
     )
 

@@ -39,11 +39,8 @@ class Ragged(NamedTuple):
         return int(np.diff(self.indptr).max(initial=0))
 
 
-def ragged(seq_lens: IntArray, page_size: int, num_rows: int | None = None) -> Ragged:
-    """Page lists of rows of these lengths, padded to ``num_rows`` with rows of one token."""
-    total = len(seq_lens) if num_rows is None else num_rows
-    lens = np.ones(total, np.int32)
-    lens[: len(seq_lens)] = seq_lens
-    indptr = np.zeros(total + 1, np.int32)
-    np.cumsum((lens + page_size - 1) // page_size, out=indptr[1:])
-    return Ragged(lens, indptr, (lens - 1) % np.int32(page_size) + 1)
+def ragged(seq_lens: IntArray, page_size: int) -> Ragged:
+    """Page lists of rows of these lengths."""
+    indptr = np.zeros(len(seq_lens) + 1, np.int32)
+    np.cumsum((seq_lens + page_size - 1) // page_size, out=indptr[1:])
+    return Ragged(seq_lens, indptr, (seq_lens - 1) % np.int32(page_size) + 1)

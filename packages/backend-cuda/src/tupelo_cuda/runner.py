@@ -31,7 +31,14 @@ from tupelo.backend import (
     Ticket,
 )
 from tupelo.batch import LAST_TOKEN, Batch, Bucket, Feature, StepResult
-from tupelo_cuda.buckets import DecodeLayout, at_least, decode_ladder, idle_batch, is_decode
+from tupelo_cuda.buckets import (
+    DecodeLayout,
+    at_least,
+    decode_ladder,
+    grouped_ladder,
+    idle_batch,
+    is_decode,
+)
 from tupelo_cuda.graphs import Capture, Graph
 from tupelo_cuda.staging import StagingRing
 
@@ -40,6 +47,8 @@ logger = logging.getLogger(__name__)
 PROGRESS_EVERY_S = 5.0
 PROMPT_SIZES = (1, 3, 16, 17, 64, 200, 1024)
 """Prompt lengths that warm-up runs, below the largest step: each kernel's variants by size."""
+
+FULL_SIZES = (2048, 4096)
 
 
 @dataclass(slots=True)
@@ -74,6 +83,8 @@ class GraphRunner(EagerRunner):
         capture: None runs everything eagerly.
         warming: a context around warm-up, in which what has a choice may measure.
         argmax: greedy token ids (S,) int64 of logits (S, vocab_size).
+        grouped: whether steps may come with prefix groups, for which attention has other kernels:
+            they have a ladder and graphs of their own.
 
     Attributes:
         num_captures: graphs captured so far; it stays as it is after ``warmup``.
@@ -86,13 +97,16 @@ class GraphRunner(EagerRunner):
         capture: Capture | None,
         warming: Callable[[], AbstractContextManager[object]] = nullcontext,
         argmax: Callable[[Tensor], Tensor] = lambda logits: torch.argmax(logits, dim=-1),
+        grouped: bool = False,
     ) -> None:
         super().__init__(parts)
         self._argmax = argmax
         self._warming = warming
         self._capture = capture
+        self._with_groups = grouped
         self._ladder: tuple[int, ...] = ()
-        self._graphs: dict[int, _DecodeGraph] = {}
+        self._grouped_ladder: tuple[int, ...] = ()
+        self._graphs: dict[tuple[int, bool], _DecodeGraph] = {}
         self.num_captures = self.num_replays = self.num_eager = 0
 
     # Warming up
@@ -111,32 +125,40 @@ class GraphRunner(EagerRunner):
         parts = self._parts
         began = shown = time.perf_counter()
         ladder = decode_ladder(parts.num_slots)
+        coarse = grouped_ladder(parts.num_slots) if self._with_groups else ()
+        rungs = sorted([(n, False) for n in ladder] + [(n, True) for n in coarse], reverse=True)
         self._allocate(ladder[-1])
-        for rows in reversed(ladder):
+        for rows, grouped in rungs:
             with parts.runtime.stream():
-                graph = self._capture_rung(rows, capture)
+                graph = self._capture_rung(rows, grouped, capture)
             if graph is None:
                 self._graphs.clear()
                 logger.warning("decode steps run eagerly: the attention cannot refill its plans")
                 return
-            self._graphs[rows] = graph
+            self._graphs[rows, grouped] = graph
             now = time.perf_counter()
             if now - shown > PROGRESS_EVERY_S:
                 shown = now
-                logger.info("captured %d of %d decode graphs", len(self._graphs), len(ladder))
-        self._ladder = ladder
+                logger.info("captured %d of %d decode graphs", len(self._graphs), len(rungs))
+        self._ladder, self._grouped_ladder = ladder, coarse
         parts.runtime.synchronize()
         seconds = time.perf_counter() - began
-        logger.info("captured %d decode graphs, 1 to %d rows, in %.1f s", *_span(ladder), seconds)
+        sizes = (len(rungs), ladder[-1], seconds)
+        logger.info("captured %d decode graphs, 1 to %d rows, in %.1f s", *sizes)
 
     def _warm_prompts(self) -> None:
         """Eager steps of several sizes, so that every kernel that they need is built."""
         parts = self._parts
         limit = self._prompt_limit()
-        sizes = sorted({n for n in PROMPT_SIZES if n < limit} | {limit})
-        for size in sizes:
+        for size in sorted({n for n in PROMPT_SIZES if n < limit} | {limit}):
             decode_rows = (1,) * min(3, parts.num_slots) if size > 1 else ()
             self._run_idle((*decode_rows, size), Bucket())
+        # The row counts that products are timed for: full chunks alone, and with every decode row.
+        for size in sorted({n for n in FULL_SIZES if n < limit} | {limit}):
+            self._run_idle((size,), Bucket())
+        self._run_idle((*(1,) * parts.num_slots, limit), Bucket())
+        if limit > PROMPT_SIZES[1]:  # a prompt's second chunk
+            self._run_idle((1, PROMPT_SIZES[1]), Bucket(), before=1, grouped=self._with_groups)
         parts.runtime.synchronize()
 
     def _prompt_limit(self) -> int:
@@ -145,9 +167,13 @@ class GraphRunner(EagerRunner):
         return max(1, min(self._parts.max_tokens or PROMPT_SIZES[-1], context))
 
     def _run_idle(
-        self, counts: tuple[int, ...], bucket: Bucket, features: frozenset[Feature] = frozenset()
+        self,
+        counts: tuple[int, ...],
+        bucket: Bucket,
+        features: frozenset[Feature] = frozenset(),
+        **how: Any,
     ) -> None:
-        batch = idle_batch(counts, self._scratch_slot, len(self._tables), bucket)
+        batch = idle_batch(counts, self._scratch_slot, len(self._tables), bucket, **how)
         batch.features = features - {Feature.PENALTIES}  # whose tables exist once one is admitted
         forward = super().forward(batch)
         mask = None
@@ -172,12 +198,13 @@ class GraphRunner(EagerRunner):
         self._row_ids = torch.arange(max_rows, dtype=torch.int64, device=device)
         self._ends = torch.arange(max_rows + 1, dtype=torch.int32, device=device)
 
-    def _capture_rung(self, rows: int, capture: Capture) -> _DecodeGraph | None:
+    def _capture_rung(self, rows: int, grouped: bool, capture: Capture) -> _DecodeGraph | None:
         """Plan, run once eagerly, and capture; None if the plan cannot be refilled."""
         attention = self._parts.attention
         layout = DecodeLayout(rows, len(self._tables))
         fields = layout.device_fields(self._buffer)
-        batch = idle_batch([1] * rows, self._scratch_slot, len(self._tables), Bucket(rows, rows))
+        sizes = (self._scratch_slot, len(self._tables), Bucket(rows, rows))
+        batch = idle_batch([1] * rows, *sizes, grouped=grouped)
         inputs = StepInputs(
             host=batch,
             input_ids=fields["input_ids"],
@@ -220,7 +247,7 @@ class GraphRunner(EagerRunner):
 
     @torch.inference_mode()
     def forward(self, batch: Batch) -> Forward:
-        rung = self._graphs.get(batch.bucket.rows) if is_decode(batch) else None
+        rung = self._rung(batch) if is_decode(batch) else None
         if rung is None or not rung.layout.fits_deltas(batch.page_deltas):
             self.num_eager += 1
             return super().forward(batch)
@@ -235,7 +262,9 @@ class GraphRunner(EagerRunner):
                     where = rung.fields[f"delta_where_{group}"][:count]
                     pages = rung.fields[f"delta_pages_{group}"][:count]
                     table.view(-1).index_copy_(0, where, pages)
-            rung.inputs.host = batch
+            rows = rung.layout.rows
+            same = batch.bucket.rows == rows
+            rung.inputs.host = batch if same else replace(batch, bucket=Bucket(rows, rows))
             parts.attention.plan(rung.inputs, rung.plan)
             rung.graph.replay()
         return GraphForward(
@@ -246,6 +275,14 @@ class GraphRunner(EagerRunner):
             sample_positions=rung.fields["sample_positions"][:n],
             token_ids=rung.token_ids[:n],
         )
+
+    def _rung(self, batch: Batch) -> _DecodeGraph | None:
+        """The graph of a decode step: one for groups if there are any."""
+        if batch.prefix_groups is not None:
+            rows = at_least(self._grouped_ladder, batch.num_rows)
+            if rows is not None:
+                return self._graphs.get((rows, True))
+        return self._graphs.get((batch.bucket.rows, False))
 
     @torch.inference_mode()
     def sample(
@@ -271,7 +308,3 @@ class GraphRunner(EagerRunner):
 
 def _greedy_result(arrays: list[npt.NDArray[Any]]) -> StepResult:
     return StepResult(token_ids=arrays[0].astype("int32"))
-
-
-def _span(ladder: tuple[int, ...]) -> tuple[int, int]:
-    return len(ladder), ladder[-1]
