@@ -4,9 +4,11 @@ from typing import Any
 
 import httpx
 import pytest
-from tests.unit.server.conftest import Service, Start
+from tests.unit.server.conftest import TOKENIZER, Service, Start
+from tests.unit.server.fake_engine import FakeEngine
 
 from tupelo.errors import InvalidRequest, RequestFailed
+from tupelo_server.routes.loads import describe_load
 
 PATHS = [
     "/pause_generation",
@@ -172,3 +174,15 @@ def test_bad_queries_of_loads(service: Service, query: str) -> None:
     reply = service.http.get(f"/v1/loads?{query}")
     assert reply.status_code == 400
     assert reply.json()["error"]["param"] == query.split("=")[0]
+
+
+def test_loads_of_a_model_without_a_cache() -> None:
+    stats: dict[str, Any] = {
+        "num_running": 1,
+        "num_waiting": 0,
+        "pages_owned": [],
+        "pages_total": [],
+    }
+    stats |= {"page_size": 16, "retractions": 0}
+    load = describe_load(stats, FakeEngine(TOKENIZER).info, {"core"})
+    assert (load["num_used_tokens"], load["token_usage"], load["num_running_reqs"]) == (0, 0.0, 1)

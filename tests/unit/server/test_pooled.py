@@ -173,6 +173,7 @@ BAD: list[tuple[str, str, dict[str, Any], str]] = [
     ("embed", "/v1/embeddings", {"input": "x" * 40_000}, "input"),
     ("embed", "/v1/classify", {"input": "a"}, "model"),
     ("embed", "/v1/rerank", {"query": "a", "documents": ["b"]}, "model"),
+    ("embed", "/v1/score", {"query": "a", "items": ["b"]}, "model"),
     ("classify", "/v1/embeddings", {"input": "a"}, "model"),
     ("rank", "/v1/rerank", {"query": "a", "documents": []}, "documents"),
     ("rank", "/v1/rerank", {"query": 1, "documents": ["a"]}, "query"),

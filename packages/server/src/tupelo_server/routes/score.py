@@ -17,7 +17,14 @@ from tupelo_server.pooling import Pooler, PoolingJob
 from tupelo_server.protocol.fields import check_priority, client_names, documents, each
 from tupelo_server.protocol.openai import new_id
 from tupelo_server.protocol.pooled import ScoreBody
-from tupelo_server.routes.pooled import framed, longest_of, paired, rank_score, usage_of
+from tupelo_server.routes.pooled import (
+    framed,
+    longest_of,
+    paired,
+    pooler_of,
+    rank_score,
+    usage_of,
+)
 from tupelo_server.state import frontend_of, owner_of, state_of
 from tupelo_server.wire import JsonResponse, read_object
 
@@ -39,7 +46,9 @@ async def score(request: Request) -> Response:
     heat, prompts = body.heat(), body.prompts()
     with client_names(_NAMES):
         if frontend.pooler is not None:
-            rows, made = await _by_class(request, frontend.pooler, body, prompts)
+            ranks = PoolingTask.RANK in frontend.pooler.info.tasks
+            pooler = pooler_of(request, None if ranks else PoolingTask.CLASSIFY)
+            rows, made = await _by_class(request, pooler, body, prompts)
             found = [_softmax(row, heat) if body.apply_softmax else row for row in rows]
         else:
             rows, made = await _by_label(request, body, prompts)
