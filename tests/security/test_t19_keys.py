@@ -73,7 +73,7 @@ def test_what_is_no_key_opens_nothing(keyed: Keyed, value: str) -> None:
 
 def test_a_key_in_another_place_opens_nothing(keyed: Keyed) -> None:
     key = keyed.alice
-    assert keyed.get("/v1/models", headers={"x-api-key": key}).status_code == 401
+    assert keyed.get("/v1/models", headers={"api-key": key}).status_code == 401
     assert keyed.get(f"/v1/models?api_key={key}", headers={"x": "y"}).status_code == 401
     cookies = {"cookie": f"authorization=Bearer {key}"}
     assert keyed.get("/v1/models", headers=cookies).status_code == 401

@@ -84,13 +84,12 @@ def test_odd_salts_are_harmless(server: Guarded, salt: str) -> None:
         assert server.post("/v1/completions", body).status_code == 200
 
 
-@pytest.mark.parametrize("salt", ["a" * 1025, 1, True, [], {}, ["a"]])
+@pytest.mark.parametrize("salt", ["a" * 1025, 1, True, [], {}, ["a", "b"]])
 def test_what_is_no_salt_is_refused(server: Guarded, salt: Any) -> None:
     for field in ("cache_salt", "extra_key"):
         body = {"prompt": "a", "max_tokens": 1, field: salt}
         assert server.post("/v1/completions", body).status_code == 400
-        each = [salt] if salt == ["a"] else salt  # a list has one for each prompt
-        assert server.post("/generate", {"text": "a", field: each}).status_code == 400
+        assert server.post("/generate", {"text": "a", field: salt}).status_code == 400
 
 
 def test_a_salt_that_is_no_unicode_is_refused(keyed: Keyed) -> None:
