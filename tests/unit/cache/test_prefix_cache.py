@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from tupelo.cache import Lease, Namespace, PrefixCache
+from tupelo.errors import ConfigError
 from tupelo.specs import PageGroup
 
 PAGE = 4
@@ -166,3 +167,20 @@ def test_pages_generated_one_by_one_do_not_make_a_chain_of_nodes() -> None:
     assert cache.stats().num_nodes == 1
     assert cache.match_length(HOME, ids) == 200
     cache.check([lease])
+
+
+def test_a_cache_of_no_groups_keeps_leases_and_nothing_else() -> None:
+    cache = PrefixCache((), 4, enabled=False)
+    ids = np.arange(20)
+    lease = cache.open(Namespace("", ""), ids, max_tokens=20)
+    assert cache.extend(lease, 20)
+    cache.publish(lease, ids, 20)
+    cache.check([lease])
+    assert cache.match_length(Namespace("", ""), ids) == 0
+    assert cache.stats().groups == ()
+    assert not cache.flush()
+    cache.close(lease)
+    cache.check([])
+    assert cache.flush()
+    with pytest.raises(ConfigError, match="at least one page group"):
+        PrefixCache((), 4)

@@ -157,3 +157,23 @@ def test_conform_passes_its_arguments_on(capsys: pytest.CaptureFixture[str]) -> 
     assert cli.main(["conform", "--help"]) == 0
     assert "--report" in capsys.readouterr().out
     assert cli.main(["conform", "--backend", "cpu", "--level", "99"]) == 2
+
+
+def test_plan_of_a_model_that_stores_nothing(
+    minilm: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["plan", str(minilm), "--json"]) == 0
+    plan = output(capsys)
+    assert plan["task"] == "embed"
+    assert plan["kv_bytes"] == plan["kv_tokens"] == 0
+    assert plan["context_length"] == 256
+    assert plan["weight_bytes"] >= 22_000_000 * 4  # its number of parameters, but for the pooler's
+    assert cli.main(["plan", "--model", str(minilm)]) == 0
+    assert "nothing of an input is stored" in capsys.readouterr().out
+
+
+def test_generate_refuses_an_embedding_model(
+    minilm: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["generate", "--model", str(minilm), "--prompt", "hello"]) == 2
+    assert "this model is for: embed" in capsys.readouterr().err

@@ -17,8 +17,8 @@ MAX_INT: Final = 2**31 - 1  # no count or id of a real model comes near it
 _SHOWN_CHARS = 80
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """The JSON object in ``path``.
+def read_json(path: Path, *, inside: str = "") -> dict[str, Any]:
+    """The JSON object in ``path``; with ``inside`` an object of what is there, under this name.
 
     Raises:
         CheckpointError: absent, no regular file, larger than ``MAX_JSON_BYTES``, or no JSON object.
@@ -28,7 +28,10 @@ def read_json(path: Path) -> dict[str, Any]:
             raise CheckpointError(f"{path} is missing or is no regular file")
         if (size := path.stat().st_size) > MAX_JSON_BYTES:
             raise CheckpointError(f"{path} has {size} bytes; at most {MAX_JSON_BYTES} are read")
-        return parse_json_object(path.read_bytes(), str(path))
+        data = path.read_bytes()
+        if inside:
+            data = b'{"%s":%s}' % (inside.encode(), data)
+        return parse_json_object(data, str(path))
     except OSError as error:
         raise CheckpointError(f"cannot read {path}: {error.strerror or error}") from error
 

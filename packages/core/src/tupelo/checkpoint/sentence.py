@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
-from tupelo.checkpoint.fields import Fields, parse_json_object, read_json, shown
+from tupelo.checkpoint.fields import Fields, read_json, shown
 from tupelo.checkpoint.pooling import HeadLayer, PoolingConfig, PoolingHead
 from tupelo.checkpoint.safetensors import read_safetensors_header
 from tupelo.checkpoint.tensors import TensorInfo
@@ -100,11 +100,7 @@ def read_extra_heads(
 def _listed(folder: Path) -> list[Fields]:
     """The modules, whose file is a list, in their order."""
     file = folder / MODULES
-    try:
-        data = file.read_bytes()
-    except OSError as error:
-        raise CheckpointError(f"cannot read {file}: {error.strerror or error}") from error
-    found = parse_json_object(b'{"modules":' + data + b"}", str(file)).get("modules")
+    found = read_json(file, inside="modules")["modules"]
     if not isinstance(found, list) or not all(isinstance(m, dict) for m in found):
         raise CheckpointError(f"{file} must hold a list of modules")
     return [Fields(module, str(file)) for module in found]

@@ -28,11 +28,12 @@ def make_plan(config: EngineConfig) -> dict[str, Any]:
     source = find_source(config)
     model = make_model(config, source.config, backend)
     plan = plan_engine(config, model, backend, backend.runtime(backend.device))
-    memory = asdict(plan.memory)
+    memory, pooling = asdict(plan.memory), source.config.pooling
     notes = memory.pop("notes")
     return {
         "model": source.path,
         "architecture": source.config.architecture,
+        "task": "generate" if pooling is None else pooling.task.value,
         "backend": backend.name,
         "dtype": model.options.dtype,
         **memory,
@@ -50,10 +51,18 @@ def render(plan: Mapping[str, Any]) -> str:
     rows = [("weights", "weight_bytes"), ("K/V", "kv_bytes"), ("workspace", "workspace_bytes")]
     lines = [
         f"{plan['model']}",
-        f"{plan['architecture']} in {plan['dtype']} on backend {plan['backend']}",
+        f"{plan['architecture']} in {plan['dtype']} on backend {plan['backend']}, "
+        f"to {plan['task']}",
         *(f"  {name:<10}{_mib(plan[key])}" for name, key in [*rows, ("total", "total_bytes")]),
+    ]
+    lines += _kv_lines(plan) if plan["groups"] else _whole_lines(plan)
+    return "\n".join([*lines, *plan["notes"]])
+
+
+def _kv_lines(plan: Mapping[str, Any]) -> list[str]:
+    lines = [
         f"K/V takes {plan['bytes_per_token'] / 1024:.1f} KiB a token: "
-        f"{plan['kv_tokens']:,} tokens fit, in pages of {plan['page_size']}",
+        f"{plan['kv_tokens']:,} tokens fit, in pages of {plan['page_size']}"
     ]
     for number, group in enumerate(plan["groups"]):
         window = f"the last {group['window']}" if group["window"] else "all"
@@ -63,7 +72,15 @@ def render(plan: Mapping[str, Any]) -> str:
         f"{plan['model_context_length']:,}; {plan['kv_tokens'] // plan['context_length']:,} "
         "requests of that length at once"
     )
-    return "\n".join([*lines, *plan["notes"]])
+    return lines
+
+
+def _whole_lines(plan: Mapping[str, Any]) -> list[str]:
+    return [
+        "nothing of an input is stored; inputs have "
+        f"{plan['context_length']:,} tokens at most, of the model's "
+        f"{plan['model_context_length']:,}"
+    ]
 
 
 def _mib(size_bytes: int) -> str:

@@ -71,7 +71,7 @@ def plan_engine(
     groups = _divide(config, model.kv_specs, room, context)
     page_bytes = [spec.bytes_per_token() * config.page_size for spec in model.kv_specs]
     if not groups:
-        return _without_kv(config, weights, workspace, budget, context)
+        return _without_kv(weights, workspace, budget, context)
     kv_bytes = sum(g.num_pages * b for g, b in zip(groups, page_bytes, strict=True))
     whole = [g.num_pages for g in groups if g.window is None] or [g.num_pages for g in groups]
     kv_tokens = min(whole) * config.page_size
@@ -90,9 +90,7 @@ def plan_engine(
     return EnginePlan(memory=memory, groups=groups, context_length=min(context, kv_tokens))
 
 
-def _without_kv(
-    config: EngineConfig, weights: int, workspace: int, budget: int, context: int
-) -> EnginePlan:
+def _without_kv(weights: int, workspace: int, budget: int, context: int) -> EnginePlan:
     """The plan of a model that stores nothing of its inputs.
 
     Raises:
