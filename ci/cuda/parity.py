@@ -31,7 +31,11 @@ CPU = Backend(
     name="reference",
     device="cpu",
     capabilities=Capabilities(
-        dtypes=("float32", "bfloat16"), plan_needs_host_lens=True, same_step_sharing=True
+        dtypes=("float32", "bfloat16"),
+        sinks=True,
+        latent_kv=True,
+        plan_needs_host_lens=True,
+        same_step_sharing=True,
     ),
 )
 

@@ -56,6 +56,8 @@ def backend() -> Backend | Unavailable:
             priority=100,
             dtypes=("bfloat16", "float16", "float32"),
             graph=GraphGrade.CAPTURED if options.graphs else GraphGrade.NONE,
+            sinks=True,
+            latent_kv=True,
             same_step_sharing=True,
             plan_needs_host_lens=True,
             prefix_group_tokens=PREFIX_GROUP_TOKENS if options.prefix_groups else 0,

@@ -83,7 +83,8 @@ class CudaAttention(AttentionBackend):
         sinks: Tensor | None = None,
     ) -> Tensor:
         name, part = self._part(q.dtype, spec, layer, kv, plan)
-        out: Tensor = self._built[name].forward(q, k, v, spec, layer, kv, part)
+        given = () if sinks is None else (sinks,)
+        out: Tensor = self._built[name].forward(q, k, v, spec, layer, kv, part, *given)
         return out
 
     def forward_qkv(
@@ -138,6 +139,10 @@ class CudaAttention(AttentionBackend):
             "reference": self._make_reference,
         }
         refused: list[str] = []
+        lacking = _lacking(self._specs[spec])
+        if lacking:  # only the reference has it, whatever is wanted
+            makers, wanted = {"reference": self._make_reference}, "auto"
+            refused = [f"no kernel has {lacking}"]
         for name, make in makers.items():
             if wanted not in ("auto", name):
                 continue
@@ -200,6 +205,13 @@ class CudaAttention(AttentionBackend):
             self._built[name] = make(
                 self._specs, self._page_size, self._max_pages, self._runtime, self._in_place
             )
+
+
+def _lacking(spec: AttentionSpec) -> str:
+    """What of a spec neither FlashInfer nor Triton has here; "" for nothing."""
+    if spec.sinks:
+        return "sinks"
+    return "compressed K/V" if spec.value_dim is not None else ""
 
 
 def _label(spec: AttentionSpec, dtype: torch.dtype) -> str:
