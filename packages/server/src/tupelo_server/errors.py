@@ -2,7 +2,8 @@
 
 Three shapes: ``{"error": {"message", "type", "param", "code"}}`` on ``/v1/*``, as OpenAI clients
 expect, ``{"type": "error", "error": {"type", "message"}}`` on ``/v1/messages``, as Anthropic's do,
-and ``{"error": {"message"}}`` on native routes. No body holds a path, a key or a stack.
+and ``{"error": {"message"}}`` on native routes, with ``code`` where there is one. No body holds a
+path, a key or a stack.
 """
 
 import logging
@@ -118,7 +119,8 @@ def error_body(error: RequestError, path: str) -> dict[str, Any]:
         return {"error": "Unauthorized"}
     if isinstance(error, SchemaError) and path == "/generate":
         return {"error": message}
-    return {"error": {"message": message}}
+    told = {"message": message}
+    return {"error": told if error.code is None else {**told, "code": error.code}}
 
 
 def error_headers(error: RequestError) -> dict[str, str]:
