@@ -2,16 +2,20 @@
 
 import json
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import transformers
 from tests.parity.families import FAMILIES, VOCAB_SIZE, randomise
 from torch import Tensor
 from transformers import PreTrainedModel
+
+from tupelo.backend import StepInputs
+from tupelo.batch import Batch
 
 LABELS = {0: "bad", 1: "fair", 2: "good"}
 
@@ -37,6 +41,31 @@ def prompts(lengths: tuple[int, ...], seed: int = 3) -> list[list[int]]:
     """Token ids above the special ones."""
     draw = random.Random(seed)
     return [[draw.randrange(5, VOCAB_SIZE) for _ in range(n)] for n in lengths]
+
+
+def ragged_step(rows: Sequence[Sequence[int]]) -> StepInputs:
+    """A step of whole inputs for a model without page groups."""
+    lengths = np.array([len(row) for row in rows], np.int32)
+    ends = np.concatenate(([0], np.cumsum(lengths))).astype(np.int32)
+    empty = np.empty(0, np.int32)
+    ids = np.array([token for row in rows for token in row], np.int32)
+    at = np.concatenate([np.arange(n, dtype=np.int32) for n in lengths])
+    host = Batch(
+        step=1, slots=np.arange(len(rows), dtype=np.int32), num_decode_rows=0, cu_seqlens_q=ends,
+        seq_lens=lengths, input_ids=ids, positions=at, slot_mapping=(), page_deltas=(),
+        logits_rows=empty, sample_rows=empty,
+    )  # fmt: skip
+    return StepInputs(
+        host=host,
+        input_ids=torch.from_numpy(ids).long(),
+        positions=torch.from_numpy(at).long(),
+        cu_seqlens_q=torch.from_numpy(ends),
+        seq_lens=torch.from_numpy(lengths),
+        slots=torch.arange(len(rows)),
+        token_rows=torch.from_numpy(np.repeat(np.arange(len(rows)), lengths)),
+        slot_mapping=(),
+        page_tables=(),
+    )
 
 
 def make(architecture: str, fields: Mapping[str, Any], folder: Path) -> PreTrainedModel:

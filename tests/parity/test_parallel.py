@@ -7,13 +7,16 @@ import pytest
 import torch
 from tests.parity.families import FAMILIES
 from tests.parity.harness import Driver, Row
+from tests.parity.pooled import ENCODER, ENCODER_FIELDS, make, ragged_step
 from torch import Tensor
 
+from tupelo.backend import ReferenceAttention, TorchKVPool, TorchRuntime
 from tupelo.backend.collectives import TorchCollectives
 from tupelo.checkpoint import Checkpoint, open_checkpoint
 from tupelo.errors import ConfigError
 from tupelo.layers import Parallel
 from tupelo.models import Model, build_model
+from tupelo.ops import OPS, OpTable
 from tupelo.weights import load_weights
 
 PROMPTS = [[5, 9, 200, 17, 3, 90, 91, 92, 7], [250, 4, 4]]
@@ -106,3 +109,35 @@ def test_a_split_that_does_not_divide_is_refused(
     parallel = Parallel(ThreadRank(0, [None] * world_size, threading.Barrier(1)))
     with pytest.raises(ConfigError, match=named):
         build_model(open_checkpoint(tmp_path).config, parallel=parallel)
+
+
+@pytest.mark.parametrize("stem", ["Bert", "ModernBert"])
+def test_an_encoder_over_ranks_equals_the_whole(stem: str, tmp_path: Path) -> None:
+    reference = make(f"{stem}Model", {**ENCODER, **ENCODER_FIELDS[stem]}, tmp_path)
+    checkpoint = open_checkpoint(tmp_path)
+    table: list[Tensor | None] = [None, None]
+    barrier = threading.Barrier(2)
+    ids = [PROMPTS[0], PROMPTS[1]]
+    found: list[Tensor] = [torch.empty(0), torch.empty(0)]
+
+    def work(rank: int) -> None:
+        parallel = Parallel(ThreadRank(rank, table, barrier))
+        model = build_model(checkpoint.config, parallel=parallel)
+        load_weights(model, checkpoint, device="cpu", progress=False)
+        model.bind(OpTable(OPS))
+        runtime = TorchRuntime("cpu")
+        attention = ReferenceAttention((), 4, 4, runtime)
+        inputs = ragged_step(ids)
+        pool = TorchKVPool((), (), 4, runtime)
+        with torch.inference_mode():
+            found[rank] = model.forward(inputs, attention, pool, attention.plan(inputs))
+
+    threads = [threading.Thread(target=work, args=(rank,)) for rank in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    with torch.inference_mode():
+        whole = [reference(torch.tensor([one])).last_hidden_state[0] for one in ids]
+    for states in found:
+        torch.testing.assert_close(states, torch.cat(whole), atol=1e-4, rtol=0)

@@ -19,6 +19,7 @@ from tupelo.backend import (
     StepInputs,
 )
 from tupelo.checkpoint import parse_hf_config
+from tupelo.conformance.levels.pooling import models
 from tupelo.engine import Engine
 from tupelo.engine.build import Source
 
@@ -171,3 +172,21 @@ def test_attention_that_cannot_refill_runs_eagerly(
 def test_without_capture_everything_is_eager(eager: Backend) -> None:
     plain = replace(eager, runner=lambda parts: GraphRunner(parts, None))
     assert _run(plain, GREEDY) == _run(eager, GREEDY)
+
+
+@pytest.mark.parametrize("name", ["bert", "llama"])
+def test_a_model_that_pools_captures_nothing(name: str) -> None:
+    """No step of it decodes; its vectors are those of eager steps, whatever is in flight."""
+    source = models(16)[name]
+    backend = _Backend()
+    settings: dict[str, Any] = {"dtype": "float32", "page_size": 4, "max_total_tokens": 512}
+    with Engine(backend=backend.record, source=source, **settings) as engine:
+        got = [reply["embedding"] for reply in engine.encode(input_ids=PROMPTS)]
+    assert backend.runner is not None
+    assert backend.runner.num_captures == backend.runner.num_replays == 0
+    assert backend.runner.num_eager > 0
+    plain = Backend(name="plain", device="cpu", capabilities=backend.record.capabilities)
+    with Engine(backend=plain, source=source, **settings) as engine:
+        want = [reply["embedding"] for reply in engine.encode(input_ids=PROMPTS)]
+    for a, b in zip(got, want, strict=True):
+        assert a == pytest.approx(b, abs=1e-6)
