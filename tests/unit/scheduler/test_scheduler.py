@@ -9,6 +9,7 @@ from tests.unit.scheduler.paged_device import VOCAB, Driver, expected_tokens
 from tupelo.errors import QueueFull
 from tupelo.request import FinishReason
 from tupelo.scheduler import SchedulerConfig
+from tupelo.scheduler.policy import MAX_MATCHED
 from tupelo.specs import PageGroup
 
 
@@ -213,6 +214,36 @@ def test_policies_choose_who_starts(policy: str, first: str) -> None:
     assert driver.scheduler.slots.entries[0] is not None or first in driver.ended
     running = [e.rid for e in driver.scheduler.slots.running()] or list(driver.ended)
     assert first in running
+
+
+@pytest.mark.parametrize("policy", ["lpm", "dfs-weight"])
+def test_a_cached_prefix_is_found_behind_however_many_others(policy: str) -> None:
+    driver = Driver(config(pages=256, policy=policy, max_running=1))
+    warm = prompt(7, 16)
+    driver.submit("warm", warm, max_new_tokens=1)
+    driver.run()
+    for i in range(2 * MAX_MATCHED):
+        driver.submit(f"r{i}", prompt(100 + i, 8), max_new_tokens=2)
+    driver.submit("last", warm + prompt(4, 8), max_new_tokens=2)
+    driver.step()
+    assert [e.rid for e in driver.scheduler.slots.running()] == ["last"]
+
+
+@pytest.mark.parametrize("policy", ["lpm", "dfs-weight"])
+def test_groups_that_arrive_in_turn_run_group_by_group(policy: str) -> None:
+    """With fewer slots than requests, rows that run together share a prefix."""
+    settings = config(pages=2048, max_running=12, chunk_tokens=72, policy=policy)
+    driver = Driver(settings)
+    for i in range(4):
+        for group in range(8):
+            ids = prompt(100 + group, 40) + prompt(1000 * group + i, 8)
+            driver.submit(f"{group}.{i}", ids, max_new_tokens=20, ignore_eos=True)
+    most = 0
+    while driver.step():
+        running = {e.rid.partition(".")[0] for e in driver.scheduler.slots.running()}
+        most = max(most, len(running))
+    assert len(driver.ended) == 32
+    assert most <= 4  # three groups fill the slots
 
 
 @pytest.mark.parametrize("seed", range(12))

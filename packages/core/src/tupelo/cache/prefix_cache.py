@@ -18,7 +18,7 @@ from tupelo.cache.frontier import Frontier
 from tupelo.cache.lease import Lease
 from tupelo.cache.order import weighted_order
 from tupelo.cache.pages import CACHED, PageArray
-from tupelo.cache.radix import Namespace, key_ids
+from tupelo.cache.radix import Namespace, key_ids, page_key
 from tupelo.cache.withdraw import withdraw
 from tupelo.errors import ConfigError
 from tupelo.specs import PageGroup
@@ -112,6 +112,13 @@ class PrefixCache:
             return 0
         path = core.tree.walk(root, key_ids(ids), self._limit(ids, max_tokens))
         return core.usable_pages(None, path) * self.page_size
+
+    def begins(self, namespace: Namespace, ids: Ids) -> bool:
+        """Whether the tree has the first page of ``ids``: a quick look, before ``match_length``."""
+        root = self._core.tree.roots.get(namespace)
+        if root is None or not self.enabled or len(ids) < self.page_size:
+            return False
+        return page_key(key_ids(ids[: self.page_size])) in root.children
 
     def owner_of_next_page(
         self, namespace: Namespace, ids: Ids, matched_tokens: int, *, waiter: Lease | None = None

@@ -14,8 +14,7 @@ from tupelo.scheduler.entry import Entry
 Order = Callable[[Sequence[Entry], PrefixCache], list[Entry]]
 
 MAX_MATCHED = 256
-"""Of those that wait, orders that look at prompts look at so many, in arrival order; the rest comes
-after them."""
+"""Requests that one step matches against the tree, of those that wait and have a part in it."""
 
 
 def make_policy(name: str, seed: int = 0) -> Order:
@@ -36,18 +35,33 @@ def _fcfs(waiting: Sequence[Entry], cache: PrefixCache) -> list[Entry]:
 
 
 def _longest_prefix(waiting: Sequence[Entry], cache: PrefixCache) -> list[Entry]:
-    first, rest = waiting[:MAX_MATCHED], waiting[MAX_MATCHED:]
+    begun, rest = _begun(waiting, cache)
     lengths = [
-        cache.match_length(e.namespace, e.ids[: e.num_ids], max_tokens=e.max_match) for e in first
+        cache.match_length(e.namespace, e.ids[: e.num_ids], max_tokens=e.max_match) for e in begun
     ]
-    order = sorted(range(len(first)), key=lambda i: -lengths[i])
-    return [*(first[i] for i in order), *rest]
+    order = sorted(range(len(begun)), key=lambda i: -lengths[i])
+    return [*(begun[i] for i in order), *rest]
 
 
 def _depth_first(waiting: Sequence[Entry], cache: PrefixCache) -> list[Entry]:
-    first, rest = waiting[:MAX_MATCHED], waiting[MAX_MATCHED:]
-    order = cache.weighted_order([(e.namespace, e.ids[: e.num_ids]) for e in first])
-    return [*(first[i] for i in order), *rest]
+    begun, rest = _begun(waiting, cache)
+    order = cache.weighted_order([(e.namespace, e.ids[: e.num_ids]) for e in begun])
+    return [*(begun[i] for i in order), *rest]
+
+
+def _begun(waiting: Sequence[Entry], cache: PrefixCache) -> tuple[list[Entry], list[Entry]]:
+    """Those whose first page the tree has, ``MAX_MATCHED`` of them at most, and all others.
+
+    Everybody's first page is looked at, which is cheap, so that a request finds those that share
+    its prefix however many others wait between them.
+    """
+    begun: list[Entry] = []
+    rest: list[Entry] = []
+    for entry in waiting:
+        full = len(begun) == MAX_MATCHED
+        there = not full and cache.begins(entry.namespace, entry.ids[: entry.num_ids])
+        (begun if there else rest).append(entry)
+    return begun, rest
 
 
 def _longest_output(waiting: Sequence[Entry], cache: PrefixCache) -> list[Entry]:
