@@ -8,6 +8,8 @@ import pytest
 from tests.unit.server.conftest import TOKENIZER, Service
 from tests.unit.server.test_tools import CALLS, ONE_CALL, TEMPLATE, TWO_CALLS
 
+from tupelo_server.protocol.anthropic import MessagesBody
+
 TOOLS: list[Any] = [
     {
         "name": "lookup",
@@ -135,6 +137,16 @@ def test_what_ends_a_message(client: Any, service: Service) -> None:
     assert (short.stop_reason, short.usage.output_tokens) == ("max_tokens", 3)
 
 
+def test_a_budget_bounds_the_thoughts_that_it_switches_on() -> None:
+    body = {"model": "m", "max_tokens": 5, "messages": HI}
+    thinking = {"type": "enabled", "budget_tokens": 1024}
+    chat = MessagesBody.parse({**body, "thinking": thinking}).chat()
+    assert chat.max_thinking_tokens == 1024
+    assert chat.chat_template_kwargs == {"enable_thinking": True, "thinking": True}
+    assert chat.reasoning_effort is None
+    assert MessagesBody.parse(body).chat().max_thinking_tokens is None
+
+
 @pytest.mark.parametrize(
     ("change", "named"),
     [
@@ -148,6 +160,7 @@ def test_what_ends_a_message(client: Any, service: Service) -> None:
         ({"tools": TOOLS, "tool_choice": {"type": "tool", "name": "no"}}, "tool_choice"),
         ({"tools": TOOLS, "tool_choice": {"type": "maybe"}}, "tool_choice.type"),
         ({"thinking": {"type": "enabled", "budget_tokens": 1024}}, "budget_tokens"),
+        ({"thinking": {"type": "enabled"}}, "budget_tokens"),
         ({"output_config": {"effort": "huge"}}, "effort"),
         ({"mcp_servers": [{"url": "http://127.0.0.1"}]}, "mcp_servers"),
         ({"unknown_field": 1}, "unknown_field"),

@@ -1,17 +1,19 @@
 """Thoughts over HTTP: split off, streamed, counted; and special tokens that are markers."""
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import tokenizers
-from tests.unit.server.conftest import Service, Start
+from tests.unit.server.conftest import TOKENIZER, Service, Start
 from tokenizers import decoders, models, pre_tokenizers
 
 from tupelo.request import Grammar, SamplingParams
 from tupelo.text.output import TextStream
 from tupelo.text.tokenizer import Tokenizer, TokenizerFacts
 from tupelo.text.tools.events import fold
+from tupelo.thinking import ThinkingBudget
 from tupelo_server.parsing import Formats, ParsedStream, Parsing, stops_early
 from tupelo_server.tools import ToolUse
 
@@ -182,6 +184,38 @@ def test_a_grammar_waits_for_the_token_that_ends_the_thoughts() -> None:
     assert plain == own
 
 
+def test_a_budget_is_in_tokens_of_the_models_markers() -> None:
+    tokenizer = special_tokenizer()
+    formats = Formats(tokenizer, [], "mistral", "mistral")
+    (opens,), (closes,) = (
+        tokenizer.encode(text, add_special_tokens=False) for text in ("[THINK]", "[/THINK]")
+    )
+    free = ThinkingBudget(max_tokens=7, close_id=closes, open_ids=(opens,))
+    assert formats.budget(7, "Hi") == free
+    assert formats.budget(7, "Hi [THINK]x[/THINK]") == free
+    assert formats.budget(0, "Hi [THINK]\n") == replace(free, max_tokens=0, inside=True)
+    assert formats.budget(None, "Hi [THINK]") is None
+
+
+@pytest.mark.parametrize("parser", ["qwen3", "gpt-oss", "granite", "none"])
+def test_a_budget_that_cannot_be_kept_is_refused(parser: str, start: Start) -> None:
+    """Markers of many tokens, of which a model has more than one spelling; or none."""
+    service = start(template=TEMPLATE, reasoning_parser=parser)
+    reply = service.post("/v1/chat/completions", messages=HI, max_thinking_tokens=9)
+    assert reply.status_code == 400
+    assert reply.json()["error"]["param"] == "max_thinking_tokens"
+    assert not service.engine.requests
+
+
+@pytest.mark.parametrize("thoughts", [b"Hm. So.</think>", b""])
+def test_ids_may_end_within_thoughts(service: Service, thoughts: bytes) -> None:
+    service.engine.script = lambda request: thoughts + b"Yes."
+    prompt = TOKENIZER.encode("Hi <think>\n" if thoughts else "Hi", add_special_tokens=False)
+    message = ask(service, input_ids=prompt)["choices"][0]["message"]
+    assert message["content"] == "Yes."
+    assert message["reasoning_content"] == ("Hm. So." if thoughts else None)
+
+
 @pytest.mark.parametrize(
     ("effort", "end"),
     [("high", "<think>\n"), ("low", "<think>\n"), ("none", "<think>\n\n</think>\n\n")],
@@ -213,6 +247,13 @@ def test_an_effort_without_effect_is_refused(start: Start, template: str, effort
     assert reply.json()["error"]["param"] == "reasoning_effort"
 
 
+def test_no_effort_is_what_models_without_thoughts_make(start: Start) -> None:
+    ask(start(template="{{ messages[0].content }}"), reasoning_effort="none")
+    always = start(template="{{ messages[0].content }}", reasoning_parser="qwen3")
+    reply = always.post("/v1/chat/completions", messages=HI, reasoning_effort="none")
+    assert reply.status_code == 400
+
+
 def test_channels_are_never_shown(start: Start) -> None:
     """Text of gpt-oss makes no sense unparsed: with thoughts in the text, they are plain."""
     output = (
@@ -228,6 +269,8 @@ def test_channels_are_never_shown(start: Start) -> None:
 
 def test_a_parser_can_be_switched_off(start: Start) -> None:
     service = start(template=TEMPLATE, reasoning_parser="none")
+    info = service.http.get("/model_info").json()
+    assert (info["tool_call_parser"], info["reasoning_parser"]) == ("hermes", None)
     service.engine.script = lambda request: THOUGHTS + b"Yes."
     reply = ask(service)
     assert reply["choices"][0]["message"]["content"] == (THOUGHTS + b"Yes.").decode()

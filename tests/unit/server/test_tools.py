@@ -409,6 +409,16 @@ def test_ids_are_such_as_the_template_takes_back(
     assert re.fullmatch(style, streamed[0])
 
 
+def test_an_id_that_comes_again_is_replaced(start: Start) -> None:
+    call = b"<|tool_call_begin|>functions.ping:0<|tool_call_argument_begin|>{}<|tool_call_end|>"
+    service = start(template=TEMPLATE, tool_call_parser="kimi_k2")
+    service.engine.script = lambda request: b"<|tool_calls_section_begin|>" + 3 * call
+    whole = [call["id"] for call in ask(service)["choices"][0]["message"]["tool_calls"]]
+    for ids in (whole, [call[0] for call in assembled(service)[0]["calls"]]):
+        assert ids[0] == "functions.ping:0"
+        assert len(set(ids)) == 3
+
+
 def test_a_cut_call_ends_with_length(service: Service) -> None:
     def script(request: Request) -> bytes:
         return TWO_CALLS

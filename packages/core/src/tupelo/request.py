@@ -3,8 +3,8 @@
 ``SamplingParams`` and ``Request`` are plain data that travel between processes as msgspec messages.
 Every number that a client can send is checked here and nowhere else (``SamplingParams.checked``,
 ``Request.checked``): a value outside its bounds raises ``InvalidRequest`` naming the field, before
-anything is allocated. Imports neither torch nor any other part of Tupelo but ``errors`` and
-``pooling``.
+anything is allocated. Imports neither torch nor any other part of Tupelo but ``errors``,
+``pooling`` and ``thinking``.
 """
 
 import contextlib
@@ -17,6 +17,7 @@ from typing import Any
 
 from tupelo.errors import ContextLengthExceeded, InvalidRequest
 from tupelo.pooling import PoolingParams
+from tupelo.thinking import ThinkingBudget
 
 GREEDY_TEMPERATURE = 1e-6
 """A temperature below this means greedy, as SGLang has it."""
@@ -212,6 +213,7 @@ class Request:
             none.
         stream: whether tokens are reported as they come, or all together at the end.
         grammar: what the output must look like; None for anything.
+        thinking: how long the model may think; None for as long as it wants.
         pooling: what is to be made of the prompt, where nothing is generated; None generates.
         arrived_s: when it was sent to the engine (``time.monotonic`` of this machine); 0.0 means
             when the engine took it.
@@ -229,6 +231,7 @@ class Request:
     prompt_logprobs_from: int | None = None
     stream: bool = True
     grammar: Grammar | None = None
+    thinking: ThinkingBudget | None = None
     pooling: PoolingParams | None = None
     arrived_s: float = 0.0
 
@@ -256,6 +259,9 @@ class Request:
         if self.grammar is not None:
             self.grammar.checked()
             check_token_ids(self.grammar.after, vocab_size, param="grammar")
+        if self.thinking is not None:
+            check_int("max_thinking_tokens", self.thinking.max_tokens, 0, MAX_INT32)
+            check_token_ids(self.thinking.ids, vocab_size, param="max_thinking_tokens")
         check_int("top_logprobs", self.top_logprobs, 0, MAX_TOP_LOGPROBS)
         check_int("priority", self.priority, -MAX_INT32, MAX_INT32)
         start = self.prompt_logprobs_from

@@ -9,6 +9,9 @@ from tupelo_server.reasoning import thinking_variables
 from tupelo_server.state import ServerState
 from tupelo_server.tools import ToolUse
 
+_END_TOKENS = 32
+"""Of a prompt that is given as ids, so many tell whether it ends within thoughts."""
+
 
 async def chat_job(body: ChatBody, state: ServerState, frontend: Frontend) -> Job:
     """The job of a checked body.
@@ -24,8 +27,12 @@ async def chat_job(body: ChatBody, state: ServerState, frontend: Frontend) -> Jo
     (salt,) = body.salts(1)
     (rid,) = body.rids(new_id("chatcmpl"), 1)
     prompt = await chat_prompt(body, use, state, frontend)
-    form = formats.reply_form(use, own, prompt.text)
-    parsing = formats.parsing(form, prompt.text, separate_reasoning=body.separate_reasoning)
+    text = prompt.text
+    if text is None:
+        end = prompt.ids[-_END_TOKENS:]
+        text = frontend.prompts.tokenizer.decode_unchecked(end, skip_special_tokens=False)
+    form = formats.reply_form(use, own, text)
+    parsing = formats.parsing(form, text, separate_reasoning=body.separate_reasoning)
     return Job(
         prompt=prompt,
         params=params,
@@ -37,6 +44,7 @@ async def chat_job(body: ChatBody, state: ServerState, frontend: Frontend) -> Jo
         logprobs=body.logprobs,
         top_logprobs=num_top,
         grammar=form.grammar(),
+        thinking=formats.budget(body.max_thinking_tokens, text),
         parsing=parsing if parsing.finds_anything else None,
     )
 
@@ -64,5 +72,6 @@ async def chat_prompt(
             body.reasoning_effort,
             variables,
             template or frontend.prompts.template(tools=bool(use.tools)),
+            thinks=frontend.prompts.formats.reasoning is not None,
         ),
     )

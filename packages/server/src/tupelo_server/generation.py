@@ -18,6 +18,7 @@ from tupelo.request import FinishReason, Grammar, Request, SamplingParams
 from tupelo.text.output import TextStream, TokenPieces
 from tupelo.text.tokenizer import Tokenizer
 from tupelo.text.tools.events import Event
+from tupelo.thinking import ThinkingBudget
 from tupelo_server.parsing import ParsedStream, Parsing, stops_early
 from tupelo_server.rows import Row, RowQueue, rows_of
 
@@ -55,6 +56,7 @@ class Job:
     token_ids_logprob: tuple[int, ...] = ()
     prompt_logprobs_from: int | None = None
     grammar: Grammar | None = None
+    thinking: ThinkingBudget | None = None
     logged: bool = True
     parsing: Parsing | None = None
     pooling: PoolingParams | None = None
@@ -76,6 +78,7 @@ class Job:
             prompt_logprobs_from=self.prompt_logprobs_from,
             stream=self.stream or stops_early(self.params, self.parsing),
             grammar=self.grammar,
+            thinking=self.thinking,
             pooling=self.pooling,
         )
         seed = self.params.seed

@@ -1,7 +1,7 @@
 """How the served model's outputs are taken apart: its formats, and what a request wants of them."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from tupelo.errors import InvalidRequest
@@ -18,9 +18,10 @@ from tupelo.text.reasoning.families import ReasoningFamily
 from tupelo.text.reasoning.split import ThinkFormat
 from tupelo.text.tokenizer import Tokenizer
 from tupelo.text.tools.channels import ChannelFormat
-from tupelo.text.tools.events import Event
+from tupelo.text.tools.events import CallStart, Event
 from tupelo.text.tools.families import HARMONY
 from tupelo.text.tools.family import ToolFamily
+from tupelo.thinking import ThinkingBudget
 from tupelo_server.structured import LISTED, ReplyForm, Thinking
 from tupelo_server.tools import ToolUse
 
@@ -116,6 +117,36 @@ class Formats:
         labelled = tuple(f"{marker}{form.label}" for marker in form.opens) if form.label else ()
         return prompt.rstrip().endswith((*ends, *labelled))
 
+    def budget(self, limit: int | None, prompt: str | None) -> ThinkingBudget | None:
+        """What bounds thoughts to ``limit`` tokens; None for no limit.
+
+        Raises:
+            InvalidRequest: the model does not think, or not between markers of one token each.
+        """
+        if limit is None:
+            return None
+        form = self.reasoning.form if self.reasoning is not None else None
+        if isinstance(form, ThinkFormat):
+            opens, closes = self._tokens_of(form.opens), self._tokens_of((form.close,))
+            if len(opens) == len(form.opens) and closes:
+                return ThinkingBudget(
+                    max_tokens=limit,
+                    close_id=closes[0],
+                    inside=bool(self.thinking_at_end(prompt)),
+                    open_ids=opens,
+                    also_close_ids=self._tokens_of(form.interrupts),
+                )
+        raise InvalidRequest(
+            "max_thinking_tokens cannot be served: this model does not mark its thoughts by one "
+            "token at each end",
+            param="max_thinking_tokens",
+        )
+
+    def _tokens_of(self, markers: Sequence[str]) -> tuple[int, ...]:
+        """The tokens of those markers that are one token."""
+        encoded = (self._tokenizer.encode(m, add_special_tokens=False) for m in markers)
+        return tuple(ids[0] for ids in encoded if len(ids) == 1)
+
     def reply_form(self, use: ToolUse, own: Grammar | None, prompt: str | None) -> ReplyForm:
         """What a request asks of its reply; ``own`` is its grammar of the text.
 
@@ -195,6 +226,7 @@ class ParsedStream:
         self._stream = stream
         self._parser = parsing.parser()
         self._events: list[Event] = []
+        self._ids: set[str] = set()
         self.reasoning_tokens = 0
         self.over = False
 
@@ -224,11 +256,22 @@ class ParsedStream:
         return text
 
     def events(self, *, last: bool) -> list[Event]:
-        """What was found since the last time; with ``last`` all that is left."""
+        """What was found since the last time; with ``last`` all that is left.
+
+        An id that the model gives to a second call is not kept there.
+        """
         if last:
             self._events += self._parser.finish()
         events, self._events = self._events, []
-        return events
+        return [self._with_own_id(event) for event in events]
+
+    def _with_own_id(self, event: Event) -> Event:
+        if not isinstance(event, CallStart) or event.id is None:
+            return event
+        if event.id in self._ids:
+            return replace(event, id=None)
+        self._ids.add(event.id)
+        return event
 
 
 def stops_early(params: SamplingParams, parsing: Parsing | None) -> bool:

@@ -10,11 +10,12 @@ _SWITCHES = ("enable_thinking", "thinking")
 
 
 def thinking_variables(
-    effort: str | None, given: Mapping[str, Any] | None, template: str
+    effort: str | None, given: Mapping[str, Any] | None, template: str, *, thinks: bool
 ) -> dict[str, Any]:
     """``chat_template_kwargs`` with what ``reasoning_effort`` means to this template.
 
     A template takes the effort itself, or only whether to think. What the client gives itself wins.
+    ``none`` asks for nothing of a model that does not think.
 
     Raises:
         InvalidRequest: no such effort, or the template knows neither.
@@ -30,7 +31,7 @@ def thinking_variables(
     found: dict[str, Any] = {name: effort != "none" for name in _SWITCHES if name in template}
     if "reasoning_effort" in template:
         found["reasoning_effort"] = effort
-    if not found:
+    if not found and (thinks or effort != "none"):
         raise InvalidRequest(
             "reasoning_effort has no effect: this model's chat template knows no effort",
             param="reasoning_effort",

@@ -19,6 +19,7 @@ from tupelo.grammar import (
     GrammarOptions,
     Matcher,
     SharedGrammar,
+    ThinkingMatcher,
     Vocabulary,
     read_vocabulary,
     refusal,
@@ -32,7 +33,7 @@ class Prepared:
     """A request whose grammar is ready, or why it cannot be served."""
 
     request: Request
-    outcome: Matcher | RequestError
+    outcome: Matcher | ThinkingMatcher | RequestError
     arrived_s: float
 
 
@@ -146,12 +147,13 @@ def open_grammars(
     return GrammarQueue(compiler, wake, config.max_queued_requests + config.max_running_requests)
 
 
-def _outcome(waiting: _Waiting) -> Matcher | RequestError:
+def _outcome(waiting: _Waiting) -> Matcher | ThinkingMatcher | RequestError:
     request = waiting.request
     assert request.grammar is not None
     error = waiting.future.exception()
     if isinstance(error, Exception):
         return refusal(request.grammar, error)
-    return waiting.future.result().matcher(
+    matcher = waiting.future.result().matcher(
         after=request.grammar.after, ignore_eos=request.params.ignore_eos
     )
+    return matcher if request.thinking is None else ThinkingMatcher(request.thinking, matcher)

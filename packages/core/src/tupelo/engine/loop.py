@@ -29,7 +29,7 @@ from tupelo.engine.executor import Executor
 from tupelo.engine.grammars import GrammarQueue
 from tupelo.engine.messages import Finish, Output, Scores, Timing, Vectors
 from tupelo.errors import InvalidRequest, QueueFull, QueueTimeout, RequestAborted, RequestError
-from tupelo.grammar import Matcher
+from tupelo.grammar import Matcher, ThinkingMatcher
 from tupelo.pooling import finish as finish_vectors
 from tupelo.request import FinishReason, Request
 from tupelo.scheduler import Ended, Entry, Phase, Scheduler, Step, grammar_ending
@@ -108,7 +108,8 @@ class EngineLoop:
             QueueFull: too many requests wait already. InvalidRequest: grammars are not served.
         """
         if request.grammar is None:
-            self.scheduler.submit(request)
+            budget = request.thinking
+            self.scheduler.submit(request, None if budget is None else ThinkingMatcher(budget))
         elif self._grammars is None:
             name = request.grammar.param or request.grammar.kind
             raise InvalidRequest(f"{name}: this engine serves no grammars", param=name)
@@ -249,19 +250,28 @@ class EngineLoop:
         Requests whose grammar turns out to have ended, or to have failed, end; what is sampled for
         them is surplus.
         """
-        assert self._grammars is not None
         mask = np.full((len(step.rows), self._mask_words), -1, np.int32)
         rows: list[tuple[Matcher, int]] = []
-        live: list[Entry] = []
+        thinking: list[tuple[ThinkingMatcher, int]] = []
+        live: list[tuple[Entry, int]] = []
         for index, row in enumerate(step.rows):
             matcher, entry = row.entry.matcher, row.entry
             void = entry.phase is Phase.FINISHED or entry.epoch != row.epoch
-            if isinstance(matcher, Matcher) and not void:
+            if matcher is None or void:
+                continue
+            live.append((entry, index))
+            if isinstance(matcher, ThinkingMatcher):
+                thinking.append((matcher, index))
+                matcher = matcher.inner
+            if isinstance(matcher, Matcher):
                 rows.append((matcher, index))
-                live.append(entry)
-        self._grammars.compiler.fill(rows, mask)
+        if rows:
+            assert self._grammars is not None
+            self._grammars.compiler.fill(rows, mask)
+        for budgeted, index in thinking:
+            budgeted.narrow(mask[index])
         ended = []
-        for entry, (_, index) in zip(live, rows, strict=True):
+        for entry, index in live:
             end = grammar_ending(entry)
             if end is not None:
                 mask[index] = -1

@@ -3,6 +3,7 @@
 from tupelo.grammar.compiler import GrammarCompiler, refusal
 from tupelo.grammar.matcher import Matcher, SharedGrammar
 from tupelo.grammar.options import WHITESPACE, GrammarOptions
+from tupelo.grammar.thinking import ThinkingMatcher
 from tupelo.grammar.vocabulary import Vocabulary, read_vocabulary
 
 __all__ = [
@@ -11,6 +12,7 @@ __all__ = [
     "GrammarOptions",
     "Matcher",
     "SharedGrammar",
+    "ThinkingMatcher",
     "Vocabulary",
     "read_vocabulary",
     "refusal",

@@ -24,6 +24,9 @@ _UNSUPPORTED: Mapping[str, tuple[Any, ...]] = {
     "context_management": (),
 }
 _THINKING = {"enabled", "adaptive", "disabled"}
+_SWITCHED_ON = {"enable_thinking": True, "thinking": True}
+"""For templates that switch thinking; others do not look at these."""
+
 _EFFORTS = {"low": "low", "medium": "medium", "high": "high", "max": "xhigh"}
 
 
@@ -56,9 +59,7 @@ class CountBody(Body):
             values |= _choice(self.tool_choice)
         if values["messages"][-1]["role"] == "assistant":
             values["continue_final_message"] = True
-        effort = self._effort()
-        if effort is not None:
-            values["reasoning_effort"] = effort
+        values |= self._thoughts()
         form = (self.output_config or {}).get("format")
         if form is not None:
             values["response_format"] = _format(form)
@@ -85,7 +86,8 @@ class CountBody(Body):
             else:
                 yield from _user(f"{place}.content", content, role)
 
-    def _effort(self) -> str | None:
+    def _thoughts(self) -> dict[str, Any]:
+        """How hard to think, and for how long."""
         thinking, config = self.thinking or {}, self.output_config or {}
         unknown = set(config) - {"effort", "format"}
         if unknown:
@@ -93,17 +95,18 @@ class CountBody(Body):
         kind = thinking.get("type", "adaptive")
         if kind not in _THINKING:
             raise _wrong("thinking.type", f"got {kind!r:.60}; allowed: {', '.join(_THINKING)}")
-        if kind == "enabled":
-            raise _wrong(
-                "thinking.budget_tokens",
-                "is not supported by this server; use the type adaptive, with output_config.effort",
-            )
         if kind == "disabled":
-            return "none"
+            return {"reasoning_effort": "none"}
         effort = config.get("effort")
         if effort is not None and effort not in _EFFORTS:
             raise _wrong("output_config.effort", f"allowed: {', '.join(_EFFORTS)}")
-        return None if effort is None else _EFFORTS[effort]
+        values = {} if effort is None else {"reasoning_effort": _EFFORTS[effort]}
+        if kind != "enabled":
+            return values
+        budget = thinking.get("budget_tokens")
+        if not isinstance(budget, int) or isinstance(budget, bool):
+            raise _wrong("thinking.budget_tokens", "must be an integer")
+        return {**values, "max_thinking_tokens": budget, "chat_template_kwargs": _SWITCHED_ON}
 
 
 class MessagesBody(CountBody):

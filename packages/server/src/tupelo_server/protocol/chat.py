@@ -71,6 +71,9 @@ class ChatBody(SamplingBody):
     separate_reasoning: bool = True
     stream_reasoning: bool = True
     reasoning_effort: str | None = None
+    max_thinking_tokens: int | None = Field(
+        default=None, description="behind so many tokens of thoughts they are ended"
+    )
 
     @property
     def tool_use(self) -> ToolUse:

@@ -15,6 +15,7 @@ from tupelo_server.rows import Row
 _UNSUPPORTED: Mapping[str, tuple[Any, ...]] = {
     **COMMON_UNSUPPORTED,
     "user": ANY,
+    "max_thinking_tokens": (),
     "metadata": ANY,
     "suffix": (),
 }

@@ -33,7 +33,7 @@ _LATER = (
     "data_parallel_rank", "routed_dp_rank", "return_hidden_states", "return_routed_experts",
     "routed_experts_start_len", "return_spec_tokens_details", "mm_processor_kwargs",
     "images_config", "video_config", "bootstrap_host", "bootstrap_port", "bootstrap_room",
-    "beam_width", "use_beam_search", "watermark", "max_thinking_tokens",
+    "beam_width", "use_beam_search", "watermark",
     "require_reasoning", "return_entropy", "return_sampling_mask", "input_embeds", "image_data",
     "video_data", "audio_data", "custom_labels",
 )  # fmt: skip

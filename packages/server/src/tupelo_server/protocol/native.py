@@ -26,6 +26,7 @@ from tupelo_server.protocol.openai import new_id
 _UNSUPPORTED: Mapping[str, tuple[Any, ...]] = {
     **COMMON_UNSUPPORTED,
     "background": (),
+    "max_thinking_tokens": (),
     "modalities": (),
     "routing_key": ANY,
 }

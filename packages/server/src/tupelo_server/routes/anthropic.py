@@ -22,7 +22,11 @@ from tupelo_server.wire import JsonResponse, read_object
 
 router = APIRouter()
 
-_NAMES = {"prompt": "messages", "stop": "stop_sequences"}
+_NAMES = {
+    "prompt": "messages",
+    "stop": "stop_sequences",
+    "max_thinking_tokens": "thinking.budget_tokens",
+}
 
 
 @router.post("/v1/messages", openapi_extra=documents(MessagesBody))

@@ -51,6 +51,7 @@ async def greeting() -> Response:
 async def model_info(request: Request) -> Response:
     """The model, in SGLang's words."""
     info, state = frontend_of(request).info, state_of(request)
+    formats = frontend_of(request).prompts.formats
     return JsonResponse(
         {
             "model_path": public_path(state.engine_config.model) or state.model_name,
@@ -60,8 +61,8 @@ async def model_info(request: Request) -> Response:
             "preferred_sampling_params": info.generation_defaults or None,
             "weight_version": state.weight_version,
             "load_format": state.engine_config.load_format,
-            "reasoning_parser": None,
-            "tool_call_parser": None,
+            "reasoning_parser": formats.reasoning.name if formats.reasoning else None,
+            "tool_call_parser": formats.tools.name if formats.tools else None,
             "disaggregation_mode": "null",
             "has_image_understanding": False,
             "has_audio_understanding": False,
