@@ -48,7 +48,11 @@ def test_every_route_but_the_public_ones_needs_a_key(start: Start) -> None:
         reply = service.http.request(method, path.replace("{model_id}", "tiny"))
         assert (reply.status_code == 401) == (path not in PUBLIC), (method, path)
         if reply.status_code == 401 and path.startswith("/v1/"):
-            assert reply.json()["error"]["code"] == "invalid_api_key"
+            error = reply.json()["error"]
+            if path.startswith("/v1/messages"):
+                assert error["type"] == "authentication_error"
+            else:
+                assert error["code"] == "invalid_api_key"
             assert reply.headers["www-authenticate"] == "Bearer"
     assert service.http.get("/get_model_info").json() == {"error": "Unauthorized"}
 
