@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from tupelo.backend import Runtime, StepInputs, TorchKVPool, TorchRuntime
-from tupelo.batch import Batch, Bucket
+from tupelo.batch import Batch, Bucket, PrefixGroups
 from tupelo.ops import LinearWeight
 from tupelo.specs import AttentionSpec, KVSpec
 from tupelo.triton import activation, linear, moe, norm, rope, rows, sampling, vocab
@@ -107,7 +107,7 @@ def attention(
     window: int | None = None,
     soft_cap: float | None = None,
 ) -> None:
-    """A decode step with and without splits, and a mixed one."""
+    """A decode step with and without splits, one in groups, and a mixed one."""
     name = str(dtype).removeprefix("torch.")
     kind = AttentionSpec(
         group=0,
@@ -123,10 +123,15 @@ def attention(
     )
     runtime: Runtime = TorchRuntime("cpu")
     pool = TorchKVPool([stored], [64], 16, runtime)
-    for count, new, fused in ((1, 1, True), (1, 1, False), (64, 1, False), (4, 200, False)):
+    steps = ((1, 1, True), (1, 1, False), (32, 1, False), (64, 1, False), (4, 200, False))
+    for count, new, fused in steps:
         tuning = AttentionTuning(fused_merge=fused)
         backend = TritonAttention([kind], 16, 256, runtime, tuning=tuning)
-        plan = backend.plan(step([new] * count, Bucket(count * new, count)))
+        inputs = step([new] * count, Bucket(count * new, count))
+        if count == 64:
+            starts, shared = np.array([0, 40, 60], np.int32), np.array([256, 128], np.int32)
+            inputs.host.prefix_groups = PrefixGroups(starts, shared)
+        plan = backend.plan(inputs)
         q = empty(count * new, heads, head_dim, dtype=dtype)
         k = empty(count * new, KV_HEADS, head_dim, dtype=dtype)
         backend.forward(q, k, k, 0, 0, pool, plan)

@@ -31,17 +31,20 @@ SMALL = AttentionTuning(
     min_split_tokens=1,
     decode=lambda head_dim, itemsize: DecodeConfig(block=16, num_warps=1, num_stages=1),
     extend=lambda head_dim, itemsize: ExtendConfig(rows=16, block=16, num_warps=1, num_stages=1),
-    shared_rows=16,
+    shared_rows=32,
     shared_programs=12,
     min_shared_keys=16,
     shared=lambda head_dim, itemsize: SharedConfig(rows=16, block=16, num_warps=1, num_stages=1),
 )
 """Small tiles, so that the kit's short rows have several splits, tiles and parts of tiles."""
 
-SPLITTING = (
-    *("decode/page_4", "long", "many_rows", "padding", "refilled_plan", "soft_cap/window"),
-    *(f"prefix_groups/{name}" for name in ("several", "long", "refilled_plan")),
+SPLITTING = ("decode/page_4", "long", "many_rows", "padding", "refilled_plan", "soft_cap/window")
+GROUPS = "prefix_groups/"
+USUAL_GROUPS = (
+    *("several", "mixed", "all_rows", "soft_cap", "dtype/float16"),
+    *("geometry/heads_6_2/dim_80", "geometry/heads_8_1/dim_16"),
 )
+"""Of the scenarios with groups, which interpreted take long, those at usual sizes."""
 WINDOWED = ("window/chunks", "window/padding", "mixed/page_4", "shared_in_the_same_step")
 
 
@@ -59,8 +62,11 @@ def cases(tuning: AttentionTuning, *names: str) -> list[object]:
         ),
         attention=partial(TritonAttention, tuning=tuning),
     )
-    found = kit_cases(attention_cases(Target(backend)))
-    return [p for p in found if not names or p.id.removeprefix("attention/") in names]
+    found = {
+        p.id.removeprefix("attention/"): p for p in kit_cases(attention_cases(Target(backend)))
+    }
+    usual = [n for n in found if not n.startswith(GROUPS)] + [GROUPS + n for n in USUAL_GROUPS]
+    return [found[name] for name in names or usual]
 
 
 @pytest.mark.parametrize("case", cases(AttentionTuning(shared_programs=12)))
@@ -68,12 +74,15 @@ def test_usual_sizes(case: Case) -> None:
     case.run()
 
 
-@pytest.mark.parametrize("case", cases(SMALL, *SPLITTING))
+@pytest.mark.parametrize("case", cases(SMALL, *SPLITTING, GROUPS + "long"))
 def test_splits_merged_by_a_second_launch(case: Case) -> None:
     case.run()
 
 
-@pytest.mark.parametrize("case", cases(replace(SMALL, fused_merge=True), *SPLITTING, *WINDOWED))
+@pytest.mark.parametrize(
+    "case",
+    cases(replace(SMALL, fused_merge=True), *SPLITTING, *WINDOWED, GROUPS + "refilled_plan"),
+)
 def test_splits_merged_by_the_last_of_them(case: Case) -> None:
     case.run()
 

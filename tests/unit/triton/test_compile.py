@@ -19,7 +19,13 @@ ROOT = Path(__file__).resolve().parents[3]
 SHARED_BYTES = {"sm_80": 166912, "sm_90": 232448, "gfx942": 65536}
 """Shared memory that one program may have."""
 
-WITH_MATRIX = ("_decode_kernel", "_extend_kernel", "_tile_kernel", "_experts_kernel")
+WITH_MATRIX = (
+    "_decode_kernel",
+    "_shared_kernel",
+    "_extend_kernel",
+    "_tile_kernel",
+    "_experts_kernel",
+)
 
 
 @lru_cache
