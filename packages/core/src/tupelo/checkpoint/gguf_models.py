@@ -15,8 +15,10 @@ import numpy.typing as npt
 from tupelo.checkpoint.fields import Fields, shown
 from tupelo.checkpoint.gguf import GGUFHeader, decode, map_rows
 from tupelo.checkpoint.model_config import ModelConfig, parse_hf_config
+from tupelo.checkpoint.pooling import PoolingConfig, PoolingHead, last_token
 from tupelo.checkpoint.tensors import HostTensor, TensorInfo
 from tupelo.errors import CheckpointError, UnsupportedModel
+from tupelo.pooling import PoolingKind
 
 Rows = npt.NDArray[np.uint8]
 
@@ -140,6 +142,7 @@ def read_gguf_model(header: GGUFHeader, where: str) -> GGUFModel:
         attention_bias="attn_q" in biased,
         attention_output_bias="attn_output" in biased,
         mlp_bias="ffn_up" in biased,
+        pooling=_pooling(fields, config),
     )
     tensors = {}
     for info in header.tensors.values():
@@ -175,6 +178,7 @@ def _common(header: GGUFHeader, fields: Fields) -> dict[str, Any]:
         "tie_word_embeddings": "output.weight" not in header.tensors,
         "rope_theta": fields.positive("rope.freq_base", 10000.0),
         "rope_scaling": _rope_scaling(header, fields, rotary_dim),
+        "is_causal": fields.flag("attention.causal", True),
         # A share of the head that comes out as rotary_dim again when it is multiplied and cut off.
         "partial_rotary_factor": min(1.0, (rotary_dim + 0.5) / head_dim),
         "dtype": _dtype(header),
@@ -186,6 +190,29 @@ def _common(header: GGUFHeader, fields: Fields) -> dict[str, Any]:
         ],
         "pad_token_id": tokens.token_id("tokenizer.ggml.padding_token_id"),
     }
+
+
+_POOLING_KINDS: Final = {1: PoolingKind.MEAN, 2: PoolingKind.CLS, 3: PoolingKind.LAST}
+
+
+def _pooling(fields: Fields, config: ModelConfig) -> PoolingConfig | None:
+    """The embedding that ``pooling_type`` makes of a decoder; as ``config`` where it says nothing.
+
+    Source: llama.cpp, ``enum llama_pooling_type``; its vectors are normalised.
+
+    Raises:
+        UnsupportedModel: a kind that is not computed here, such as 4, a reranker's.
+    """
+    kind = fields.integer("pooling_type", 0, low=0)
+    if kind == 0:
+        return config.pooling
+    if kind not in _POOLING_KINDS:
+        raise UnsupportedModel(
+            f"{fields.where}: pooling_type {kind} is not supported; "
+            f"supported: {', '.join(map(str, _POOLING_KINDS))}"
+        )
+    heads = {"": PoolingHead(kind=_POOLING_KINDS[kind])}
+    return replace(last_token(fields), heads=heads)
 
 
 def _rope_scaling(header: GGUFHeader, fields: Fields, rotary_dim: int) -> dict[str, Any] | None:

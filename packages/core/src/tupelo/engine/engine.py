@@ -39,6 +39,7 @@ from tupelo.engine.messages import (
     refusal,
 )
 from tupelo.engine.reply import ReplyBuilder
+from tupelo.engine.task import check_purpose
 from tupelo.errors import ConfigError, EngineUnavailable, InvalidRequest
 from tupelo.request import Grammar, Request, SamplingParams, take_grammar
 from tupelo.text.tokenizer import Tokenizer, load_tokenizer
@@ -332,6 +333,7 @@ class Engine(PoolingCalls):
             prompt_logprobs_from=start if logprobs and start >= 0 else None,
             grammar=grammar,
         )
+        check_purpose(request, self.info.pooling)
         request = request.checked(
             vocab_size=self.info.vocab_size, context_length=self.info.context_length
         )
