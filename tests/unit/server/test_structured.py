@@ -4,12 +4,13 @@ import json
 import re
 from typing import Any
 
+import numpy as np
 import pytest
 import tokenizers
 from tests.unit.grammar.walks import Walker
 from tokenizers import decoders, models, pre_tokenizers
 
-from tupelo.grammar import GrammarOptions, read_vocabulary
+from tupelo.grammar import GrammarOptions, ThinkingMatcher, read_vocabulary
 from tupelo.grammar.backends import open_backend
 from tupelo.request import Grammar
 from tupelo.text.output_parser import parse
@@ -150,6 +151,31 @@ def test_thoughts_before_what_is_forced(prompt: str) -> None:
         "x<think>\n\n</think>\n\n": [True, False, False, False],
     }
     assert accepts(bytes_and(), form.grammar(), *outputs) == expected[prompt]
+
+
+def test_a_budget_ends_thoughts_that_a_grammar_makes_room_for() -> None:
+    tokenizer = bytes_and("<think>", "</think>")
+    formats = Formats(tokenizer, [], "hermes", "qwen3")
+    grammar = formats.reply_form(tool_use(STRICT, "required", True), None, "x").grammar()
+    budget = formats.budget(3, "x")
+    assert grammar is not None
+    assert budget is not None
+    vocabulary = read_vocabulary(tokenizer, tokenizer.vocab_size)
+    walker = Walker(open_backend(vocabulary, GrammarOptions()), vocabulary)
+    inner = walker.shared(grammar.kind, grammar.text, strict=grammar.strict).matcher()
+    matcher = ThinkingMatcher(budget, inner)
+    choices = []
+    for token in walker.spell("<think>Hm.</think><tool_call>"):
+        mask = np.full((1, walker.num_words), -1, np.int32)
+        walker.filler.fill([(inner, 0)], mask)
+        matcher.narrow(mask[0])
+        bits = np.flatnonzero(np.unpackbits(mask.view(np.uint8), bitorder="little"))
+        assert token in bits
+        choices.append(len(bits))
+        matcher.accept(token)
+        assert not matcher.error
+    assert choices[4] == 1
+    assert min(choices[1:4]) > 100
 
 
 @pytest.mark.parametrize(
