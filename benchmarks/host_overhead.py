@@ -6,7 +6,8 @@ handling.
 
 The device is null (tokens come from a generator), everything else is real: scheduler, page
 bookkeeping, batches, outputs. A tenth of the rows have penalties, another tenth a grammar, whose
-mask of the whole vocabulary is written at every step; every row streams, and samples.
+mask of the whole vocabulary is written at every step, by threads that are not counted; every row
+streams, and samples.
 """
 
 import argparse
@@ -23,9 +24,11 @@ import numpy.typing as npt
 from tupelo.backend import Done, Ticket
 from tupelo.batch import Batch, Bucket, StepResult
 from tupelo.engine.executor import Executor
+from tupelo.engine.grammars import GrammarQueue
 from tupelo.engine.loop import EngineLoop
 from tupelo.engine.messages import Outputs, encode
-from tupelo.request import Request, SamplingParams
+from tupelo.grammar import GrammarCompiler, GrammarOptions, Vocabulary
+from tupelo.request import Grammar, Request, SamplingParams
 from tupelo.scheduler import Scheduler, SchedulerConfig
 from tupelo.specs import PageGroup
 
@@ -49,23 +52,21 @@ class NullExecutor(Executor):
     def sample(
         self, forward: Any, batch: Batch, mask: npt.NDArray[np.int32] | None
     ) -> Ticket[StepResult]:
-        ids = self._rng.integers(0, VOCAB, batch.num_samples, dtype=np.int32)
+        ids = self._rng.integers(1, VOCAB, batch.num_samples, dtype=np.int32)
         return Done(StepResult(token_ids=ids))
 
 
-class HalfOfEverything:
-    """A grammar that allows a random half of the vocabulary; another one after each token."""
-
-    def __init__(self) -> None:
-        rng = np.random.default_rng(1)
-        self._masks = rng.integers(-(2**31), 2**31 - 1, (8, -(-VOCAB // 32)), dtype=np.int32)
-        self._state = 0
-
-    def fill(self, row: npt.NDArray[np.int32]) -> None:
-        row[:] = self._masks[self._state]
-
-    def accept(self, token: int) -> None:
-        self._state = token % len(self._masks)
+def words() -> Vocabulary:
+    """An end token, and words of one to six letters."""
+    draw = random.Random(1)
+    letters = "abcdefghijklmnopqrstuvwxyz "
+    tokens = ["".join(draw.choices(letters, k=draw.randint(1, 6))) for _ in range(VOCAB - 1)]
+    return Vocabulary(
+        tokens=(b"<end>", *(token.encode() for token in tokens)),
+        special_ids=(0,),
+        eos_ids=(0,),
+        encode=lambda text: [],
+    )
 
 
 def measure(rows: int, depth: int, steps: int) -> dict[str, float]:
@@ -78,7 +79,9 @@ def measure(rows: int, depth: int, steps: int) -> dict[str, float]:
         max_running=rows,
         chunk_tokens=1 << 20,
     )
-    loop = EngineLoop(Scheduler(config), NullExecutor(), VOCAB, depth=depth)
+    compiler = GrammarCompiler(words, VOCAB, GrammarOptions())
+    grammars = GrammarQueue(compiler, lambda: None, rows)
+    loop = EngineLoop(Scheduler(config), NullExecutor(), VOCAB, depth=depth, grammars=grammars)
     rng = random.Random(0)
     for row in range(rows):
         params = SamplingParams(
@@ -88,8 +91,11 @@ def measure(rows: int, depth: int, steps: int) -> dict[str, float]:
             frequency_penalty=0.5 if row % 10 == 1 else 0.0,
         )
         ids = tuple(rng.randrange(VOCAB) for _ in range(rng.randrange(64, 512)))
-        matcher = HalfOfEverything() if row % 10 == 2 else None
-        loop.submit(Request(rid=str(row), input_ids=ids, params=params), matcher)
+        grammar = Grammar(kind="regex", text="[a-z ]*") if row % 10 == 2 else None
+        loop.submit(Request(rid=str(row), input_ids=ids, params=params, grammar=grammar))
+    while len(grammars):
+        time.sleep(0.1 * (not grammars.has_done()))
+        loop._admit_compiled()
     while loop.scheduler.num_waiting:
         loop.step()
     times = []
@@ -99,6 +105,7 @@ def measure(rows: int, depth: int, steps: int) -> dict[str, float]:
         encode(Outputs(outputs))  # the engine's process also writes the message
         times.append((time.thread_time() - began) * 1e3)
     assert len(outputs) == rows
+    compiler.close()
     times.sort()
     return {"p50_ms": statistics.median(times), "p99_ms": times[int(0.99 * len(times))]}
 
