@@ -4,6 +4,7 @@ from tupelo.backend import Kernel, Tier
 from tupelo.ops import OpCall
 from tupelo_cpu.elementwise import MLP_CODES, ElementwiseOps, supports
 from tupelo_cpu.linear import LinearOps
+from tupelo_cpu.masks import apply_token_bitmask, supports_bitmask
 from tupelo_cpu.moe import moe_experts
 from tupelo_cpu.native.bindings import NativeLibrary
 
@@ -22,6 +23,13 @@ def native_kernels(library: NativeLibrary) -> tuple[Kernel, ...]:
     pack = linear.pack
     by_token = Kernel(
         op="moe_experts", name="moe_experts_by_token", fn=moe_experts, supports=supports
+    )
+    masks = Kernel(
+        op="apply_token_bitmask",
+        name="bitmask_by_byte",
+        fn=apply_token_bitmask,
+        tier=Tier.VENDOR,
+        supports=supports_bitmask,
     )
     return (
         tuple(
@@ -55,6 +63,7 @@ def native_kernels(library: NativeLibrary) -> tuple[Kernel, ...]:
                 pack=pack,
             ),
             by_token,
+            masks,
         )
     )
 

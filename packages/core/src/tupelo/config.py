@@ -117,7 +117,7 @@ class EngineConfig:
     grammar_backend: str = option(
         "auto",
         "library that follows grammars; auto is llguidance, none refuses grammars",
-        choices=("auto", "llguidance", "none"),
+        choices=("auto", "llguidance", "xgrammar", "none"),
     )
     constrained_json_whitespace_pattern: str = option(
         "",

@@ -21,6 +21,7 @@ from tupelo.grammar import (
     SharedGrammar,
     ThinkingMatcher,
     Vocabulary,
+    check_backend,
     read_vocabulary,
     refusal,
 )
@@ -123,6 +124,9 @@ def open_grammars(
     """What serves grammars, as configured; None where they are switched off.
 
     The tokenizer is read in a thread, so that grammars cost a start nothing.
+
+    Raises:
+        ConfigError: the library is not installed.
     """
     if config.grammar_backend == "none":
         return None
@@ -133,6 +137,7 @@ def open_grammars(
         tokenizer = load_tokenizer(info.tokenizer_path)
         return read_vocabulary(tokenizer, info.vocab_size, info.eos_token_ids)
 
+    check_backend(config.grammar_backend)
     whitespace = config.constrained_json_whitespace_pattern or WHITESPACE
     options = GrammarOptions(
         backend="llguidance" if config.grammar_backend == "auto" else config.grammar_backend,

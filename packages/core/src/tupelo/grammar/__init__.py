@@ -1,5 +1,6 @@
 """Structured output: grammars compiled within bounds, masks of allowed tokens. Imports no torch."""
 
+from tupelo.grammar.backends import check_backend
 from tupelo.grammar.compiler import GrammarCompiler, refusal
 from tupelo.grammar.matcher import Matcher, SharedGrammar
 from tupelo.grammar.options import WHITESPACE, GrammarOptions
@@ -14,6 +15,7 @@ __all__ = [
     "SharedGrammar",
     "ThinkingMatcher",
     "Vocabulary",
+    "check_backend",
     "read_vocabulary",
     "refusal",
 ]

@@ -8,7 +8,7 @@ import llguidance
 from tupelo.grammar.backend import GrammarError
 from tupelo.grammar.ebnf_lark import ebnf_to_lark
 from tupelo.grammar.options import GrammarOptions
-from tupelo.grammar.schema import parse_json, read_schema
+from tupelo.grammar.schema import read_choices, read_schema
 from tupelo.grammar.structural_lark import structural_to_lark
 from tupelo.request import Grammar
 
@@ -102,13 +102,9 @@ def text_literal(text: str) -> str:
 
 
 def _choice(text: str) -> str:
-    choices = parse_json(text)
-    if not isinstance(choices, list) or not all(isinstance(c, str) for c in choices):
-        raise GrammarError("must be a list of strings")
-    if not choices:
-        raise GrammarError("there is nothing to choose from")
+    choices = read_choices(text)
     # One terminal: its automaton follows all choices at once, however many they are.
-    options = " | ".join(text_literal(choice) for choice in dict.fromkeys(choices) if choice)
+    options = " | ".join(text_literal(choice) for choice in choices if choice)
     if not options:
         return 'start: ""\n'
     return f"start: CHOICE{'?' if '' in choices else ''}\nCHOICE: {options}\n"

@@ -2,7 +2,9 @@
 
 from dataclasses import dataclass
 
-WHITESPACE = r"(?:\x20{1,2}|\r?\n[\x20\x09]{0,32})"
+MAX_WHITESPACE = 32
+
+WHITESPACE = rf"(?:\x20{{1,2}}|\r?\n[\x20\x09]{{0,{MAX_WHITESPACE}}})"
 """JSON's whitespace where a schema is followed: a space or two, or a new line and its indentation.
 What is bounded cannot run away: a model that likes blanks soon has to write something else."""
 

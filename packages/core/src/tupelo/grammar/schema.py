@@ -32,5 +32,19 @@ def read_schema(text: str) -> Any:
     return schema
 
 
+def read_choices(text: str) -> list[str]:
+    """A list of texts, each once.
+
+    Raises:
+        GrammarError: no such list, or an empty one.
+    """
+    choices = parse_json(text)
+    if not isinstance(choices, list) or not all(isinstance(c, str) for c in choices):
+        raise GrammarError("must be a list of strings")
+    if not choices:
+        raise GrammarError("there is nothing to choose from")
+    return list(dict.fromkeys(choices))
+
+
 def _refuse(name: str) -> None:
     raise ValueError(f"{name} is no JSON value")
