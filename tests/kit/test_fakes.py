@@ -264,6 +264,22 @@ def test_core_names_prefix_groups_where_a_backend_wants_them(wanted: int) -> Non
     assert tokens == run_engine(Backend(name="plain", device="cpu", capabilities=Capabilities()))
 
 
+def test_samples_of_one_prompt_are_a_prefix_group() -> None:
+    fake = RecordingFake()
+    config = EngineConfig(dtype="float32", page_size=4, max_total_tokens=1024)
+    params = COMPUTE | {"temperature": 1.0, "seed": 5, "n": 3}
+    with Engine(config, backend=fake.backend, source=llama(16)) as engine:
+        together = engine.generate(input_ids=prompts()[0], sampling_params=params)
+        alone = [
+            engine.generate(
+                input_ids=prompts()[0], sampling_params=params | {"n": 1, "seed": 5 + i}
+            )
+            for i in range(3)
+        ]
+    assert fake.calls["batch.prefix_groups"] > 3
+    assert [r["output_ids"] for r in together] == [r["output_ids"] for r in alone]
+
+
 def test_the_kit_calls_every_hook() -> None:
     fake = RecordingFake()
     for level in (0, 2, 4):
