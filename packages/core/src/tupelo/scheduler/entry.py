@@ -124,7 +124,8 @@ class Entry:
         self.scored = self.num_prompt if start is None else max(start, 1)
         if start == 0:
             self.prompt_logprobs.append(None)
-            self.prompt_tops.append([])
+            if self.request.top_logprobs:
+                self.prompt_tops.append([])
             if self.request.token_ids_logprob:
                 self.prompt_wanted.append([])
 
