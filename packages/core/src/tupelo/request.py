@@ -37,6 +37,24 @@ MAX_MESSAGES = 8192
 MAX_SALT_LENGTH = 1024
 MAX_INT32 = 2**31 - 1
 
+INTEGERS = {
+    "max_new_tokens": (0, MAX_INT32),
+    "min_new_tokens": (0, MAX_INT32),
+    "n": (1, MAX_N),
+    "seed": (-(2**63), 2**63 - 1),
+    "top_k": (-1, MAX_INT32),
+}
+NUMBERS = {
+    "temperature": (0.0, 1e4),
+    "top_p": (0.0, 1.0),
+    "min_p": (0.0, 1.0),
+    "frequency_penalty": (-2.0, 2.0),
+    "presence_penalty": (-2.0, 2.0),
+    "repetition_penalty": (0.0, 2.0),
+}
+"""Bounds of sampling parameters, both ends included but for ``_OPEN_LOW``."""
+_OPEN_LOW = frozenset({"top_p", "repetition_penalty"})
+
 MAX_GRAMMAR_LENGTH = {
     "json_schema": 512 * 1024,
     "json_object": 0,
@@ -427,7 +445,7 @@ def check_stop(name: str, value: object, max_length: int = MAX_STOP_LENGTH) -> t
 
 
 def _check_top_k(name: str, value: object) -> int:
-    number = check_int(name, value, -1, MAX_INT32)
+    number = check_int(name, value, *INTEGERS["top_k"])
     if number == 0:
         raise InvalidRequest(f"{name}: got 0; must be -1 (all tokens) or at least 1", param=name)
     return number
@@ -470,16 +488,12 @@ def _short(value: object) -> str:
 _NULLABLE = frozenset({"max_new_tokens", "seed"})
 
 _CHECKS: dict[str, Any] = {
-    "max_new_tokens": lambda k, v: None if v is None else check_int(k, v, 0, MAX_INT32),
-    "min_new_tokens": lambda k, v: check_int(k, v, 0, MAX_INT32),
-    "temperature": lambda k, v: check_float(k, v, 0.0, 1e4),
-    "top_p": lambda k, v: check_float(k, v, 0.0, 1.0, open_low=True),
+    **{n: lambda k, v, b=b: v if v is None else check_int(k, v, *b) for n, b in INTEGERS.items()},
+    **{
+        n: lambda k, v, b=b: check_float(k, v, *b, open_low=k in _OPEN_LOW)
+        for n, b in NUMBERS.items()
+    },
     "top_k": _check_top_k,
-    "min_p": lambda k, v: check_float(k, v, 0.0, 1.0),
-    "frequency_penalty": lambda k, v: check_float(k, v, -2.0, 2.0),
-    "presence_penalty": lambda k, v: check_float(k, v, -2.0, 2.0),
-    "repetition_penalty": lambda k, v: check_float(k, v, 0.0, 2.0, open_low=True),
-    "n": lambda k, v: check_int(k, v, 1, MAX_N),
     "stop": check_stop,
     "stop_regex": lambda k, v: check_stop(k, v, MAX_STOP_REGEX_LENGTH),
     "stop_token_ids": _check_ids,
@@ -488,5 +502,4 @@ _CHECKS: dict[str, Any] = {
     "spaces_between_special_tokens": check_bool,
     "no_stop_trim": check_bool,
     "logit_bias": _check_bias,
-    "seed": lambda k, v: None if v is None else check_int(k, v, -(2**63), 2**63 - 1),
 }

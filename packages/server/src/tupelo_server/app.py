@@ -14,6 +14,7 @@ from starlette.types import ASGIApp
 from tupelo.errors import RequestError, TemplateError
 from tupelo_server import __version__
 from tupelo_server.access import Access, AccessTable, access_of
+from tupelo_server.document import DocumentedApi
 from tupelo_server.errors import (
     ClientGone,
     MethodNotAllowed,
@@ -64,7 +65,7 @@ ROUTERS = [
 
 def create_api(state: ServerState) -> FastAPI:
     """The routes and their error replies, without the guard."""
-    api = FastAPI(
+    api = DocumentedApi(
         title="Tupelo",
         version=__version__,
         docs_url=None,

@@ -9,6 +9,7 @@ from tupelo.errors import InvalidRequest
 from tupelo.request import MAX_MESSAGES, check_count
 from tupelo_server.protocol.fields import ANY, COMMON_UNSUPPORTED, SamplingBody
 from tupelo_server.protocol.messages import checked_messages
+from tupelo_server.protocol.schemas import MESSAGES
 from tupelo_server.tools import ToolUse, tool_use
 
 _UNSUPPORTED: Mapping[str, tuple[Any, ...]] = {
@@ -51,7 +52,9 @@ class ChatBody(SamplingBody):
 
     unsupported: ClassVar[Mapping[str, tuple[Any, ...]]] = _UNSUPPORTED
 
-    messages: list[dict[str, Any]] = Field(min_length=1, max_length=MAX_MESSAGES)
+    messages: list[dict[str, Any]] = Field(
+        min_length=1, max_length=MAX_MESSAGES, json_schema_extra=MESSAGES
+    )
     max_tokens: int | None = None
     max_completion_tokens: int | None = None
     logprobs: bool = False

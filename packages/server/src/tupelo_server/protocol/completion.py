@@ -4,12 +4,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar
 
+from pydantic import Field
+
 from tupelo.errors import InvalidRequest
 from tupelo.request import MAX_N, MAX_PROMPTS, MAX_TOP_LOGPROBS, check_count, check_int
 from tupelo.text.tokenizer import Tokenizer
 from tupelo_server.generation import Delta, Job, Prompt
 from tupelo_server.protocol.fields import ANY, COMMON_UNSUPPORTED, SamplingBody
 from tupelo_server.protocol.openai import finish_fields
+from tupelo_server.protocol.schemas import PROMPT
 from tupelo_server.rows import Row
 
 _UNSUPPORTED: Mapping[str, tuple[Any, ...]] = {
@@ -26,7 +29,7 @@ class CompletionBody(SamplingBody):
 
     unsupported: ClassVar[Mapping[str, tuple[Any, ...]]] = _UNSUPPORTED
 
-    prompt: Any
+    prompt: Any = Field(json_schema_extra=PROMPT)
     max_tokens: int = 16
     echo: bool = False
     logprobs: int | None = None

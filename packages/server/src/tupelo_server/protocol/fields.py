@@ -15,6 +15,7 @@ from pydantic_core import CoreSchema
 from tupelo.errors import InvalidRequest, RequestError
 from tupelo.request import MAX_PROMPTS, Grammar, SamplingParams
 from tupelo_server.protocol.grammar import GRAMMAR_FIELDS, grammar_of
+from tupelo_server.protocol.schemas import bounded
 from tupelo_server.wire import stop_at_first_error, validate
 
 Texts = str | Annotated[list[str], Field(max_length=MAX_PROMPTS)]
@@ -248,7 +249,7 @@ def client_names(names: Mapping[str, str]) -> Iterator[None]:
 
 def documents(model: type[Body]) -> dict[str, Any]:
     """What the OpenAPI document says of a route that takes this body."""
-    schema = model.model_json_schema()
+    schema = bounded(model.model_json_schema())
     return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
 
 

@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
+from pydantic import Field
+
 from tupelo.errors import InvalidRequest
 from tupelo.request import MAX_INT32, Grammar, check_int
 from tupelo_server.generation import Delta, Job, Prompt
@@ -22,6 +24,7 @@ from tupelo_server.protocol.fields import (
 from tupelo_server.protocol.grammar import GRAMMAR_FIELDS, grammar_of
 from tupelo_server.protocol.meta import MetaInfo
 from tupelo_server.protocol.openai import new_id
+from tupelo_server.protocol.schemas import SAMPLING
 
 _UNSUPPORTED: Mapping[str, tuple[Any, ...]] = {
     **COMMON_UNSUPPORTED,
@@ -40,7 +43,9 @@ class GenerateBody(Body):
 
     text: Texts | None = None
     input_ids: Ids | None = None
-    sampling_params: dict[str, Any] | list[dict[str, Any]] | None = None
+    sampling_params: dict[str, Any] | list[dict[str, Any]] | None = Field(
+        default=None, json_schema_extra={"anyOf": [SAMPLING, {"type": "array", "items": SAMPLING}]}
+    )
     rid: str | list[str] | None = None
     stream: bool = False
     return_logprob: bool | list[bool] = False

@@ -7,6 +7,7 @@ from pydantic import Field
 
 from tupelo.request import MAX_MESSAGES
 from tupelo_server.protocol.fields import Body, Ids, Texts
+from tupelo_server.protocol.schemas import MESSAGES
 
 
 class TokenizeBody(Body):
@@ -16,7 +17,9 @@ class TokenizeBody(Body):
 
     model: str = ""
     prompt: Texts | None = None
-    messages: list[dict[str, Any]] | None = Field(default=None, max_length=MAX_MESSAGES)
+    messages: list[dict[str, Any]] | None = Field(
+        default=None, max_length=MAX_MESSAGES, json_schema_extra=MESSAGES
+    )
     tools: list[dict[str, Any]] | None = None
     add_special_tokens: bool = True
     chat_template_kwargs: dict[str, Any] | None = None
