@@ -8,7 +8,6 @@ anything is allocated. Imports neither torch nor any other part of Tupelo but ``
 """
 
 import contextlib
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
@@ -325,35 +324,6 @@ class Request:
         return self.params if wanted is not None else replace(self.params, max_new_tokens=room)
 
 
-def take_grammar(values: dict[str, Any]) -> Grammar | None:
-    """Take the fields that ask for a grammar out of untrusted ``values``; None and empty ask for
-    none.
-
-    ``json_schema`` may be text or an object, ``structural_tag`` too, ``choice`` is a list of
-    strings, ``regex`` and ``ebnf`` are text.
-
-    Raises:
-        InvalidRequest: several are given, or one of a wrong type.
-    """
-    found: list[Grammar] = []
-    for name in ("json_schema", "regex", "ebnf", "structural_tag", "choice"):
-        value = values.pop(name, None)
-        if value is None or value == "":
-            continue
-        fits = isinstance(value, str) if name in ("regex", "ebnf") else _is_json(name, value)
-        if not fits:
-            raise InvalidRequest(f"{name}: got a value of the wrong type", param=name)
-        try:
-            text = value if isinstance(value, str) else json.dumps(value)
-        except (TypeError, ValueError, RecursionError):
-            raise InvalidRequest(f"{name}: is no JSON value", param=name) from None
-        found.append(Grammar(kind=name, text=text))
-    if len(found) > 1:
-        names = " and ".join(grammar.kind for grammar in found)
-        raise InvalidRequest(f"{names}: at most one of them may be given", param=found[1].kind)
-    return found[0] if found else None
-
-
 def check_token_ids(ids: Sequence[int], vocab_size: int, *, param: str) -> None:
     """Refuse ids that are no integers or lie outside ``[0, vocab_size)``.
 
@@ -474,10 +444,6 @@ def _check_bias(name: str, value: object) -> tuple[tuple[int, float], ...]:
             key = int(key)
         pairs.append((check_int(name, key, 0, MAX_INT32), check_float(name, bias, -100.0, 100.0)))
     return tuple(pairs)
-
-
-def _is_json(name: str, value: object) -> bool:
-    return isinstance(value, list if name == "choice" else str | dict | bool)
 
 
 def _short(value: object) -> str:

@@ -25,6 +25,7 @@ from tupelo.config import EngineConfig
 from tupelo.engine.build import Source, build
 from tupelo.engine.core import EngineCore
 from tupelo.engine.encode import Builder, PoolingCalls
+from tupelo.engine.grammars import take_grammar
 from tupelo.engine.mail import Address, Item, LoopPost, Post, ThreadPost, deliver
 from tupelo.engine.messages import (
     Abort,
@@ -41,7 +42,7 @@ from tupelo.engine.messages import (
 from tupelo.engine.reply import ReplyBuilder
 from tupelo.engine.task import check_purpose
 from tupelo.errors import ConfigError, EngineUnavailable, InvalidRequest
-from tupelo.request import Grammar, Request, SamplingParams, take_grammar
+from tupelo.request import Grammar, Request, SamplingParams
 from tupelo.text.tokenizer import Tokenizer, load_tokenizer
 
 Params = dict[str, Any] | SamplingParams | None

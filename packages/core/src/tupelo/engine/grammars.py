@@ -4,11 +4,13 @@ The engine's thread calls everything here; threads of the compiler only put what
 queue and wake the engine.
 """
 
+import json
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
+from typing import Any
 
 from tupelo.config import EngineConfig
 from tupelo.engine.messages import EngineInfo
@@ -25,7 +27,7 @@ from tupelo.grammar import (
     read_vocabulary,
     refusal,
 )
-from tupelo.request import Request
+from tupelo.request import Grammar, Request
 from tupelo.text.tokenizer import load_tokenizer
 
 
@@ -162,3 +164,36 @@ def _outcome(waiting: _Waiting) -> Matcher | ThinkingMatcher | RequestError:
         after=request.grammar.after, ignore_eos=request.params.ignore_eos
     )
     return matcher if request.thinking is None else ThinkingMatcher(request.thinking, matcher)
+
+
+def take_grammar(values: dict[str, Any]) -> Grammar | None:
+    """Take the fields that ask for a grammar out of untrusted ``values``; None and empty ask for
+    none.
+
+    ``json_schema`` may be text or an object, ``structural_tag`` too, ``choice`` is a list of
+    strings, ``regex`` and ``ebnf`` are text.
+
+    Raises:
+        InvalidRequest: several are given, or one of a wrong type.
+    """
+    found: list[Grammar] = []
+    for name in ("json_schema", "regex", "ebnf", "structural_tag", "choice"):
+        value = values.pop(name, None)
+        if value is None or value == "":
+            continue
+        fits = isinstance(value, str) if name in ("regex", "ebnf") else _is_json(name, value)
+        if not fits:
+            raise InvalidRequest(f"{name}: got a value of the wrong type", param=name)
+        try:
+            text = value if isinstance(value, str) else json.dumps(value)
+        except (TypeError, ValueError, RecursionError):
+            raise InvalidRequest(f"{name}: is no JSON value", param=name) from None
+        found.append(Grammar(kind=name, text=text))
+    if len(found) > 1:
+        names = " and ".join(grammar.kind for grammar in found)
+        raise InvalidRequest(f"{names}: at most one of them may be given", param=found[1].kind)
+    return found[0] if found else None
+
+
+def _is_json(name: str, value: object) -> bool:
+    return isinstance(value, list if name == "choice" else str | dict | bool)
