@@ -1,13 +1,15 @@
 """Which attention serves which layers: FlashInfer with Triton, Triton alone, or torch's reference.
 
 The choice needs the types of q and of the pool, which the first ``forward`` brings; warm-up runs
-one. Each choice is logged once, with what was refused and why.
+one. What does not compile then is passed over, with a warning. Each choice is logged once, with
+what was refused and why.
 """
 
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from traceback import walk_tb
 from typing import Any
 
 import torch
@@ -29,6 +31,8 @@ from tupelo_cuda.options import Options
 logger = logging.getLogger(__name__)
 
 Refusal = str
+
+DOES_NOT_COMPILE = "a kernel of it does not compile"
 
 
 @dataclass(slots=True)
@@ -119,9 +123,7 @@ class CudaAttention(AttentionBackend):
         """The implementation of a spec, and its part of the plan."""
         name = self._chosen.get(spec)
         if name is None:
-            name = self._choose(spec, dtype, kv.buffers(layer)[0].dtype)
-            if name != "reference":
-                self._built[name].warmup(spec, layer, kv, dtype)
+            name = self._choose(spec, dtype, layer, kv)
             if name != "reference":
                 from tupelo.triton.rope import norm_rope_qkv_store
 
@@ -130,9 +132,9 @@ class CudaAttention(AttentionBackend):
             plan.parts[name] = self._built[name].plan(plan.inputs)
         return name, plan.parts[name]
 
-    def _choose(self, spec: int, dtype: torch.dtype, kv_dtype: torch.dtype) -> str:
-        """The best implementation for a spec that the options allow."""
-        wanted = self._options.attention
+    def _choose(self, spec: int, dtype: torch.dtype, layer: int, kv: KVPool) -> str:
+        """The best implementation for a spec that the options allow, warmed up."""
+        wanted, kv_dtype = self._options.attention, kv.buffers(layer)[0].dtype
         makers: dict[str, Callable[[], Refusal | None]] = {
             "flashinfer": lambda: self._make_flashinfer(spec, dtype, kv_dtype),
             "triton": self._make_triton,
@@ -146,11 +148,13 @@ class CudaAttention(AttentionBackend):
         for name, make in makers.items():
             if wanted not in ("auto", name):
                 continue
-            reason = make()
+            reason = make() or self._warm(name, spec, dtype, layer, kv)
             if reason is None:
                 self._chosen[spec] = name
                 said = f" ({'; '.join(refused)})" if refused else ""
-                logger.info("attention of %s: %s%s", _label(self._specs[spec], dtype), name, said)
+                level = logging.WARNING if DOES_NOT_COMPILE in said else logging.INFO
+                label = _label(self._specs[spec], dtype)
+                logger.log(level, "attention of %s: %s%s", label, name, said)
                 return name
             refused.append(f"not {name}: {reason}")
         if wanted == "flashinfer":
@@ -160,6 +164,23 @@ class CudaAttention(AttentionBackend):
             self._chosen[spec] = "reference"
             return "reference"
         raise CapabilityError(f"TUPELO_CUDA_ATTENTION={wanted}: {'; '.join(refused)}")
+
+    def _warm(
+        self, name: str, spec: int, dtype: torch.dtype, layer: int, kv: KVPool
+    ) -> Refusal | None:
+        """Build every kernel of an implementation; what the compiler said where it failed."""
+        if name == "reference":
+            return None
+        try:
+            self._built[name].warmup(spec, layer, kv, dtype)
+        except Exception as error:
+            if not _from_compiler(error):
+                raise
+            if name not in self._chosen.values():
+                del self._built[name]  # no other spec needs its plans
+            first = str(error).strip().splitlines() or [type(error).__name__]
+            return f"{DOES_NOT_COMPILE}: {first[0]}"
+        return None
 
     def _make_flashinfer(
         self, spec: int, dtype: torch.dtype, kv_dtype: torch.dtype
@@ -212,6 +233,18 @@ def _lacking(spec: AttentionSpec) -> str:
     if spec.sinks:
         return "sinks"
     return "compressed K/V" if spec.value_dim is not None else ""
+
+
+def _from_compiler(error: Exception) -> bool:
+    """Whether Triton could not build a kernel, rather than the device or a launcher having failed.
+
+    Its passes raise a bare RuntimeError, as much else does, so the place tells.
+    """
+    from triton.errors import TritonError
+
+    frames = [frame for frame, _ in walk_tb(error.__traceback__)]
+    places = [(f.f_globals.get("__name__"), f.f_code.co_name) for f in frames]
+    return isinstance(error, TritonError) or ("triton.compiler.compiler", "compile") in places
 
 
 def _label(spec: AttentionSpec, dtype: torch.dtype) -> str:
