@@ -1,6 +1,7 @@
 """Launches at the sizes of an 8B model in bfloat16, on tensors that nobody reads."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -137,7 +138,38 @@ def attention(
         backend.forward(q, k, k, 0, 0, pool, plan)
 
 
-def step(counts: Sequence[int], bucket: Bucket) -> StepInputs:
+def decodes(*dtypes: torch.dtype) -> None:
+    """Decode alone, by every number of heads to a K/V head: dtypes, sizes of a head and of a page,
+    splits, groups, ways to merge and rows among others, in combinations that differ in many."""
+    for turn in range(4 * len(dtypes)):
+        page_size, splits = (4, 16, 1)[(turn + turn // 3) % 3], (32, 1, 2)[(turn - turn // 3) % 3]
+        dtype, dim = dtypes[turn // 4], (64, 128, 256)[turn % 3]
+        one_decode(dtype, 2 * (turn + 1), dim, page_size, splits, turn)
+    one_decode(dtypes[0], 4, 128, 16, 32, 0)
+
+
+def one_decode(
+    dtype: torch.dtype, heads: int, dim: int, page_size: int, splits: int, turn: int
+) -> None:
+    """One launch over two K/V heads, with page tables of an odd width; the bits of ``turn`` choose
+    groups, rows among others and the merge."""
+    spec = AttentionSpec(group=0, num_heads=heads, num_kv_heads=2, head_dim=dim, scale=0.1)
+    name = str(dtype).removeprefix("torch.")
+    kept = KVSpec(group=0, layers=(0,), num_kv_heads=2, head_dim=dim, dtype=name)
+    runtime = TorchRuntime("cpu")
+    pool = TorchKVPool([kept], [64], page_size, runtime)
+    inputs = step([1] * 4, Bucket(4, 4), table_width=17)
+    if turn & 1:
+        groups = PrefixGroups(np.array([0, 4], np.int32), np.array([256], np.int32))
+        inputs.host.prefix_groups = groups
+    tuning = AttentionTuning(fused_merge=bool(turn & 4))
+    backend = TritonAttention([spec], page_size, 17, runtime, tuning=tuning)
+    plan = replace(backend.plan_decode(inputs), one_token_rows=not turn & 2)
+    q = empty(4, heads, dim, dtype=dtype)
+    backend.attend_decode(q, torch.empty_like(q), 0, 0, pool, plan, splits)
+
+
+def step(counts: Sequence[int], bucket: Bucket, table_width: int = 256) -> StepInputs:
     """Rows of some new tokens each, padded to a bucket, in slots and pages of no meaning."""
     total, rows = max(sum(counts), bucket.tokens), max(len(counts), bucket.rows)
     cu = np.concatenate(([0], np.cumsum(counts))).astype(np.int32)
@@ -166,7 +198,7 @@ def step(counts: Sequence[int], bucket: Bucket) -> StepInputs:
         slots=torch.zeros(rows, dtype=torch.int64),
         token_rows=longs,
         slot_mapping=(longs,),
-        page_tables=(torch.zeros((rows + 1, 256), dtype=torch.int32),),
+        page_tables=(torch.zeros((rows + 1, table_width), dtype=torch.int32),),
     )
 
 
@@ -184,5 +216,7 @@ LAUNCHES: dict[str, Callable[[], None]] = {
     "attention": attention,
     "attention_window": partial(attention, window=512, soft_cap=30.0),
     "attention_256": partial(attention, head_dim=256, heads=16),
+    "decodes": partial(decodes, BF16, torch.float16),
+    "decodes_float32": partial(decodes, torch.float32),
     "attention_float32": partial(attention, torch.float32),
 }
