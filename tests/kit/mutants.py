@@ -138,7 +138,12 @@ MUTANTS: dict[str, Mutant] = {
     "window_too_wide": Mutant(
         _attention(WindowTooWide),
         "attention/",
-        ("attention/window/*", "attention/soft_cap/window", "attention/prefix_groups/window"),
+        (
+            "attention/window/*",
+            "attention/soft_cap/window",
+            "attention/sinks/window",
+            "attention/prefix_groups/window",
+        ),
         ("attention/long", "attention/soft_cap"),
     ),
     "packed_keys_as_they_came": Mutant(
