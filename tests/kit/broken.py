@@ -189,7 +189,7 @@ class RowByRow(ReferenceAttention):
         plan: Plan,
         sinks: Tensor | None = None,
     ) -> Tensor:
-        out = torch.empty_like(q)
+        out = q.new_empty((*q.shape[:2], v.shape[2]))
         for token in range(len(q)):
             one = slice(token, token + 1)
             part = replace(
@@ -198,7 +198,7 @@ class RowByRow(ReferenceAttention):
                 gather=tuple(g[one] for g in plan.gather),
                 distance=plan.distance[one],
             )
-            out[one] = super().forward(q[one], k[one], v[one], spec, layer, kv, part)
+            out[one] = super().forward(q[one], k[one], v[one], spec, layer, kv, part, sinks)
         return out
 
 
