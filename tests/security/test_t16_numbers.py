@@ -52,7 +52,7 @@ MORE: dict[str, tuple[str, ...]] = {
 CHAT = {"top_logprobs": ("-1", "129", "1000000000"), "max_completion_tokens": ("-1", "1000000000")}
 COMPLETION = {
     "logprobs": ("-1", "129", "1000000000"),
-    "best_of": ("0", "-1", "2", "1000000000"),
+    "best_of": ("0", "-1", "1000000000"),
 }
 
 
