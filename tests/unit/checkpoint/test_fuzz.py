@@ -158,7 +158,7 @@ def test_configuration_with_any_values(
         model = parse_hf_config(config)
     except CheckpointError as error:
         message = str(error)
-    assert len(message) < 600
+    assert len(message) < 2500
     if model is not None:
         assert model.num_heads % model.num_kv_heads == 0
         assert len(model.windows) == len(model.rope_kinds) == model.num_layers
