@@ -16,7 +16,6 @@ COSTS = {
     "a long range": "{% for a in range(1000000000) %}{% endfor %}",
     "growing text": "{% set n = namespace(x='aaaaaaaa') %}{% for i in range(99999) %}"
     "{% set n.x = n.x ~ n.x %}{% endfor %}{{ n.x }}",
-    "a power": "{{ 9 ** (9 ** 9) }}",
     "a long repetition": "{{ 'a' * 100000000000 }}",
     "a repeated list": "{{ ([0] * 10000000000) | length }}",
     "centre": "{{ 'a' | center(10000000000) }}",
