@@ -68,3 +68,16 @@ def test_administrators_routes_are_absent_unless_enabled(server: Guarded) -> Non
     document = server.get("/openapi.json").json()
     assert not ADMIN & set(document["paths"])
     assert "/v1/completions" in document["paths"]
+
+
+@pytest.mark.parametrize("name", ["origin", "sec-fetch-site"])
+def test_a_web_page_operates_nothing(server: Guarded, name: str) -> None:
+    """Where nobody has a key, a page that somebody here reads could send requests through the
+    browser, but not without these headers."""
+    headers = {name: "null" if name == "origin" else "cross-site"}
+    for route in ROUTES:
+        if route.access is Access.OPERATOR:
+            reply = server.request(route.method, route.path, headers=headers)
+            assert reply.status_code == 403, route
+    everything = server.post("/abort_request", {"abort_all": True}, headers=headers)
+    assert everything.status_code == 403

@@ -14,6 +14,9 @@ from re import Pattern
 from typing import Any, NamedTuple
 
 from starlette.routing import BaseRoute
+from starlette.types import Scope
+
+from tupelo_server.errors import Forbidden
 
 _MARK = "x-access"
 
@@ -81,3 +84,15 @@ class AccessTable:
         if not found:
             return Rule(Access.USER, OTHER)
         return Rule(max(rule.access for rule in found), found[0].route)
+
+
+def refuse_browsers(scope: Scope) -> None:
+    """Where operators and administrators need no key, a web page must not act as one through its
+    reader's browser, which sends these headers.
+
+    Raises:
+        Forbidden: they are there.
+    """
+    for name, _ in scope["headers"]:
+        if name in (b"origin", b"sec-fetch-site"):
+            raise Forbidden("this is not open to browsers")

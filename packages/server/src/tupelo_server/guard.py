@@ -8,10 +8,9 @@ from starlette._utils import get_route_path
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from tupelo.errors import RequestError
-from tupelo_server.access import Access, AccessTable
+from tupelo_server.access import Access, AccessTable, refuse_browsers
 from tupelo_server.context import CONTEXT, RequestContext, read_headers
 from tupelo_server.errors import (
-    BodyTooLarge,
     Forbidden,
     NotFound,
     Unauthorized,
@@ -19,6 +18,7 @@ from tupelo_server.errors import (
     error_body,
     error_headers,
 )
+from tupelo_server.intake import Intake
 from tupelo_server.keys import Caller, KeyRing, bearer
 from tupelo_server.wire import JsonResponse
 
@@ -52,7 +52,7 @@ class Guard:
         self._app = app
         self._keys = keys
         self._table = table
-        self._max_body_bytes = max_body_bytes
+        self._intake = Intake(max_body_bytes)
         self._root_path = root_path
         self._always_timing = always_timing
         self._share_cache = share_cache
@@ -73,7 +73,8 @@ class Guard:
         try:
             scope[CALLER] = caller = self._admit(scope, path)
             CONTEXT.set(self._context(scope, caller))
-            await self._app(scope, self._limited(scope, receive), sending)
+            with self._intake.reading(scope, receive) as limited:
+                await self._app(scope, limited, sending)
         except RequestError as error:
             await _refuse(error, path, scope, receive, send)
         except Exception as error:
@@ -91,8 +92,8 @@ class Guard:
         rule = scope[RULE] = self._table.find(path)
         caller = self._keys.caller(bearer(scope["headers"]))
         if caller.access >= rule.access:
-            if rule.access is Access.ADMIN and not caller.known:
-                _refuse_browsers(scope)
+            if rule.access >= Access.OPERATOR and not caller.known:
+                refuse_browsers(scope)
             return caller
         if caller.access is Access.PUBLIC:
             raise Unauthorized("a valid API key is needed: send 'Authorization: Bearer KEY'")
@@ -113,42 +114,6 @@ class Guard:
             tenant="" if self._share_cache else caller.owner,
             hide_cached=self._share_cache and self._keys.num_keys > 1,
         )
-
-    def _limited(self, scope: Scope, receive: Receive) -> Receive:
-        """``receive`` that refuses a body longer than the limit, announced or not.
-
-        Raises:
-            BodyTooLarge: at once if the announced length is above the limit.
-        """
-        limit = self._max_body_bytes
-        refusal = f"the request body is larger than {limit} bytes"
-        for name, value in scope["headers"]:
-            if name == b"content-length" and (not value.isdigit() or int(value[:20]) > limit):
-                raise BodyTooLarge(refusal)
-        seen = 0
-
-        async def receiving() -> Message:
-            nonlocal seen
-            message = await receive()
-            if message["type"] == "http.request":
-                seen += len(message.get("body", b""))
-                if seen > limit:
-                    raise BodyTooLarge(refusal)
-            return message
-
-        return receiving
-
-
-def _refuse_browsers(scope: Scope) -> None:
-    """Where administrators need no key, a web page must not act as one through its reader's
-    browser, which sends these headers.
-
-    Raises:
-        Forbidden: they are there.
-    """
-    for name, _ in scope["headers"]:
-        if name in (b"origin", b"sec-fetch-site"):
-            raise Forbidden("this route is not open to browsers")
 
 
 async def _refuse(

@@ -8,7 +8,7 @@ from starlette.requests import Request
 from tupelo.config import EngineConfig
 from tupelo.engine.client import Health
 from tupelo.errors import EngineUnavailable
-from tupelo_server.access import Access
+from tupelo_server.access import Access, refuse_browsers
 from tupelo_server.config import ServerConfig
 from tupelo_server.engine_client import Engine, Frontend
 from tupelo_server.errors import Forbidden
@@ -104,8 +104,11 @@ def require(request: Request, access: Access) -> None:
     Raises:
         Forbidden: the caller may not use it.
     """
-    if caller_of(request).access < access:
+    caller = caller_of(request)
+    if caller.access < access:
         raise Forbidden("this needs the admin key")
+    if not caller.known:
+        refuse_browsers(request.scope)
 
 
 def owner_of(request: Request) -> str:

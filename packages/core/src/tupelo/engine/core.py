@@ -28,7 +28,7 @@ from tupelo.engine.messages import (
 from tupelo.engine.profiling import Profiling
 from tupelo.engine.resident import Resident
 from tupelo.engine.task import check_purpose
-from tupelo.errors import RequestError
+from tupelo.errors import RequestError, RequestFailed
 from tupelo.request import Request
 from tupelo.scheduler import Scheduler
 
@@ -138,4 +138,8 @@ class EngineCore:
             self.loop.submit(request)
         except RequestError as error:
             return refused(request.rid, error)
+        except Exception:  # a defect that this request has found; the others go on
+            logger.exception("a request could not be taken in")
+            text = "the request could not be taken in; the server's log has the details"
+            return refused(request.rid, RequestFailed(text))
         return None
