@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy.typing as npt
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from tupelo.backend import Ticket, TorchRuntime
 
@@ -30,11 +31,66 @@ class FakeCapture:
 
     def __init__(self) -> None:
         self.graphs: list[FakeGraph] = []
+        self.pieces: list[RecordedGraph] = []
+        self._open = _Recorder()
 
     def __call__(self, fn: Callable[[], Any]) -> tuple[FakeGraph, Any]:
         """As ``tupelo_cuda.graphs.Capture``."""
         self.graphs.append(FakeGraph(fn))
         return self.graphs[-1], self.graphs[-1].value
+
+    def begin(self) -> None:
+        """As ``Capture.begin``; what is submitted is every torch call that computes."""
+        self._open = _Recorder()
+        self._open.__enter__()
+
+    def end(self) -> "RecordedGraph":
+        """As ``Capture.end``."""
+        self._open.__exit__(None, None, None)
+        self.pieces.append(RecordedGraph(self._open.calls))
+        return self.pieces[-1]
+
+    def drop(self) -> None:
+        """As ``Capture.drop``."""
+        self._open.__exit__(None, None, None)
+
+    def keep(self, tensor: torch.Tensor) -> torch.Tensor:
+        """As ``Capture.keep``."""
+        return tensor
+
+
+class _Recorder(TorchDispatchMode):
+    """Notes each call with its arguments and what it returned."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: list[tuple[Any, tuple[Any, ...], dict[str, Any], Any]] = []
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        value = func(*args, **(kwargs or {}))
+        self.calls.append((func, args, kwargs or {}, value))
+        return value
+
+
+class RecordedGraph:
+    """Calls again what was called, into the tensors that were returned."""
+
+    def __init__(self, calls: list[tuple[Any, tuple[Any, ...], dict[str, Any], Any]]) -> None:
+        self._calls = calls
+        self.num_replays = 0
+
+    def replay(self) -> None:
+        """As a real graph: only the memory that was captured changes."""
+        self.num_replays += 1
+        with torch.inference_mode():
+            for func, args, kwargs, old in self._calls:
+                new = func(*args, **kwargs)
+                olds, news = ([x] if isinstance(x, torch.Tensor) else x for x in (old, new))
+                for into, value in zip(olds or (), news or (), strict=True):
+                    if into.data_ptr() != value.data_ptr():
+                        into.copy_(value)
 
 
 class CopyingRuntime(TorchRuntime):

@@ -125,7 +125,7 @@ def backend(builds: Callable[[], int]) -> Backend:
         ),
         kernels=cuda_kernels(table),
         attention=partial(CudaAttention, Options(attention="triton")),
-        runner=lambda parts: GraphRunner(parts, FakeCapture(), table.open, best_tokens()),
+        runner=lambda parts: GraphRunner(parts, FakeCapture(), table.open, best_tokens(), cut=True),
         runtime=CopyingRuntime,
         builds=builds,
     )

@@ -6,6 +6,7 @@ from functools import partial
 from typing import Any
 
 import pytest
+import torch
 from tests.unit.cuda.fakes import CopyingRuntime, FakeCapture
 from tupelo_cuda.runner import GraphRunner
 
@@ -51,8 +52,13 @@ class _Backend:
     """A CPU backend with the graph runner; keeps the runner and its capture."""
 
     def __init__(
-        self, attention: Callable[..., AttentionBackend] = ReferenceAttention, groups: int = 0
+        self,
+        attention: Callable[..., AttentionBackend] = ReferenceAttention,
+        groups: int = 0,
+        *,
+        cut: bool = False,
     ) -> None:
+        self.cut = cut
         self.capture = FakeCapture()
         self.grouped = groups > 0
         self.runner: GraphRunner | None = None
@@ -68,7 +74,7 @@ class _Backend:
         )
 
     def _make(self, parts: RunnerParts) -> GraphRunner:
-        self.runner = GraphRunner(parts, self.capture, grouped=self.grouped)
+        self.runner = GraphRunner(parts, self.capture, grouped=self.grouped, cut=self.cut)
         return self.runner
 
 
@@ -191,3 +197,60 @@ def test_a_model_that_pools_captures_nothing(name: str) -> None:
         want = [reply["embedding"] for reply in engine.encode(input_ids=PROMPTS)]
     for a, b in zip(got, want, strict=True):
         assert a == pytest.approx(b, abs=1e-6)
+
+
+@pytest.mark.parametrize("window", [None, 6])
+@pytest.mark.parametrize("params", [GREEDY, SAMPLED], ids=["greedy", "sampled"])
+def test_prompt_steps_in_pieces_give_the_tokens_of_eager_steps(
+    eager: Backend, params: dict[str, Any], window: int | None
+) -> None:
+    fake, source = _Backend(cut=True), _source(window)
+    assert _run(fake.record, params, source) == _run(eager, params, source)
+    assert fake.runner is not None
+    assert fake.runner.num_cut >= 3
+    # One piece more than there are layers; replayed once a step, and for each of the checks.
+    assert len(fake.capture.pieces) == 3
+    assert {p.num_replays for p in fake.capture.pieces} == {fake.runner.num_cut + 1}
+
+
+def test_pieces_that_give_something_else_are_not_used(eager: Backend) -> None:
+    class Wrong(FakeCapture):
+        def keep(self, tensor: torch.Tensor) -> torch.Tensor:
+            return tensor + 1
+
+    fake = _Backend(cut=True)
+    fake.capture = Wrong()
+    assert _run(fake.record, GREEDY) == _run(eager, GREEDY)
+    assert fake.runner is not None
+    assert fake.runner.num_cut == 0
+
+
+def test_a_model_that_attends_by_other_ways_is_not_cut(eager: Backend) -> None:
+    values = {
+        "architectures": ["DeepseekV2ForCausalLM"],
+        "model_type": "deepseek_v2",
+        "vocab_size": 128,
+        "hidden_size": 32,
+        "intermediate_size": 48,
+        "num_hidden_layers": 2,
+        "first_k_dense_replace": 2,
+        "num_attention_heads": 4,
+        "q_lora_rank": None,
+        "kv_lora_rank": 16,
+        "qk_nope_head_dim": 8,
+        "qk_rope_head_dim": 8,
+        "v_head_dim": 8,
+        "n_routed_experts": 4,
+        "num_experts_per_tok": 2,
+        "moe_intermediate_size": 16,
+        "max_position_embeddings": 64,
+    }
+    source = Source(config=parse_hf_config(values), checkpoint=None, path="tiny", tokenizer_path="")
+    fake = _Backend(cut=True)
+    want, got = (
+        replace(b, capabilities=replace(b.capabilities, latent_kv=True))
+        for b in (eager, fake.record)
+    )
+    assert _run(got, GREEDY, source) == _run(want, GREEDY, source)
+    assert fake.runner is not None
+    assert fake.runner.num_cut == 0

@@ -23,7 +23,8 @@ class SlowDevice(Executor):
         starts: when each step began on the device, with its prompt tokens. idle_s: between steps.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, prompt_launch_s: float = LAUNCH_S) -> None:
+        self._prompt_launch_s = prompt_launch_s
         self.now = self._free_at = self.idle_s = 0.0
         self.starts: list[tuple[float, int]] = []
 
@@ -34,12 +35,12 @@ class SlowDevice(Executor):
         return Bucket()
 
     def forward(self, batch: Batch) -> Any:
-        self.now += LAUNCH_S
         rows, tokens = batch.num_decode_rows, batch.num_tokens - batch.num_decode_rows
-        begin = max(self.now, self._free_at)
+        begin = max(self.now + LAUNCH_S, self._free_at)
+        self.now += self._prompt_launch_s if tokens else LAUNCH_S
         self.idle_s += begin - self._free_at if self.starts else 0.0
         self.starts.append((begin, tokens))
-        self._free_at = begin + max(DECODE_S, TOKEN_S * (rows + tokens))
+        self._free_at = max(begin + max(DECODE_S, TOKEN_S * (rows + tokens)), self.now)
         return None
 
     def sample(
@@ -63,8 +64,11 @@ class _Result(Ticket[StepResult]):
 class World:
     """The loop over that device, and requests that come at given times."""
 
-    def __init__(self, arrivals: dict[float, int], depth: int = 2) -> None:
-        self.device = SlowDevice()
+    def __init__(
+        self, arrivals: dict[float, int], depth: int = 2, prompt_launch_s: float = LAUNCH_S
+    ) -> None:
+        self.device = SlowDevice(prompt_launch_s)
+        self.handed_out: dict[str, list[float]] = {}
         config = SchedulerConfig(
             groups=(PageGroup(num_pages=4096),), page_size=16, context_length=8192, max_running=8
         )
@@ -87,7 +91,8 @@ class World:
                 self.longest_patience_s = max(self.longest_patience_s, patience)
                 self.device.now += min(patience, PAUSE_S)
                 self._arrive()
-            self.loop.step()
+            for output in self.loop.step():
+                self.handed_out.setdefault(output.rid, []).append(self.device.now)
 
     def _arrive(self) -> None:
         while self._arrivals and self._arrivals[0][0] <= self.device.now:
@@ -137,3 +142,15 @@ def test_full_slots_and_waiting_requests_leave_nothing_to_wait_for() -> None:
     world.longest_patience_s = 0.0
     world.run(1.0)
     assert world.longest_patience_s == 0.0
+
+
+def test_tokens_do_not_wait_for_the_launch_of_prompts() -> None:
+    launch_s = 0.024  # the device is done with the prompt as soon as all of it has been launched
+    arrivals = {0.0: 100} | {0.5 + 0.02 * i: 101 + i for i in range(5)}
+    world = World(arrivals, prompt_launch_s=launch_s)
+    world.run(0.79)
+    for number, arrived_s in zip("23456", sorted(arrivals)[1:], strict=True):
+        # The launch that it came in, its own, and a decode step: but not the launch after its own.
+        assert world.handed_out[number][0] - arrived_s < 2 * launch_s + DECODE_S
+    gaps = np.diff(world.handed_out["1"])
+    assert gaps.max() < launch_s + 2 * DECODE_S

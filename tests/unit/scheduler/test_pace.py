@@ -36,7 +36,17 @@ def test_nothing_is_predicted_of_what_was_never_seen() -> None:
     assert times.prompt_tokens_within(3, 0.030) is None
     assert times.predicted_s(3, 100) == 0.0
     times.observe(5, 10, 0.5)  # so few prompt tokens tell nothing about the time of one
-    assert times.token_s == 0.0
+    assert times.prompt_tokens_within(3, 0.030) is None
+
+
+def test_time_that_no_token_takes_is_told_apart_and_no_prompt_is_cut_for_it() -> None:
+    times = StepTimes()
+    for tokens in (300, 900, 500, 700, 1100, 400):
+        times.observe(8, tokens, 0.020 + 10e-6 * (8 + tokens))
+    assert times.predicted_s(8, 800) == pytest.approx(0.02808)
+    assert times.prompt_tokens_within(8, 0.050) == pytest.approx(2992, abs=1)
+    # Launching takes longer than the bound: half of it is the tokens' even so.
+    assert times.prompt_tokens_within(8, 0.018) == pytest.approx(892, abs=1)
 
 
 def test_one_stall_of_the_host_moves_the_estimate_little_and_a_slower_device_moves_it() -> None:

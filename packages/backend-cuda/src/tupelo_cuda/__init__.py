@@ -101,7 +101,14 @@ def _why_not() -> str:
 def _runner(options: Options, table: ChoiceTable | None, parts: RunnerParts) -> GraphRunner:
     capture = CudaCapture(COUNTER.captured) if options.graphs else None
     warming = nullcontext if table is None else table.open
-    return GraphRunner(parts, capture, warming, best_tokens(), grouped=options.prefix_groups)
+    return GraphRunner(
+        parts,
+        capture,
+        warming,
+        best_tokens(),
+        grouped=options.prefix_groups,
+        cut=options.prompt_graphs,
+    )
 
 
 def _versions() -> dict[str, str]:

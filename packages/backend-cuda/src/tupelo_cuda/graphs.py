@@ -1,6 +1,7 @@
 """Capturing device work once, and replaying it: the only place that knows ``CUDAGraph``."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, Protocol
 
 import torch
@@ -30,6 +31,23 @@ class Capture(Protocol):
         """
         ...
 
+    def begin(self) -> None:
+        """Capture what is submitted to the current stream from here on, until ``end``."""
+        ...
+
+    def end(self) -> Graph:
+        """What was submitted since ``begin``."""
+        ...
+
+    def drop(self) -> None:
+        """``end``, whatever came of it."""
+        ...
+
+    def keep(self, tensor: Tensor) -> Tensor:
+        """A tensor that ``begin … end`` made, as replays fill it: it holds what it holds until
+        another graph of the same capture is replayed, and is not kept allocated."""
+        ...
+
 
 class CudaCapture(Capture):
     """CUDA graphs that share one memory pool: they never run at the same time.
@@ -45,17 +63,38 @@ class CudaCapture(Capture):
         self._captured = captured
         self._pool = torch.cuda.graph_pool_handle()
         self._graphs: list[torch.cuda.CUDAGraph] = []  # the pool lives as long as one of them
+        self._open: torch.cuda.CUDAGraph | None = None
 
     def __call__(self, fn: Callable[[], Tensors]) -> tuple[Graph, Tensors]:
-        graph = torch.cuda.CUDAGraph()
-        graph.capture_begin(pool=self._pool, capture_error_mode="thread_local")
+        self.begin()
         try:
             value = fn()
-        finally:
-            graph.capture_end()
+        except BaseException:
+            self.drop()
+            raise
+        graph = self.end()
+        return graph, tuple(unowned(tensor) for tensor in value)
+
+    def begin(self) -> None:
+        self._open = torch.cuda.CUDAGraph()
+        self._open.capture_begin(pool=self._pool, capture_error_mode="thread_local")
+
+    def end(self) -> Graph:
+        graph, self._open = self._open, None
+        assert graph is not None
+        graph.capture_end()
         self._graphs.append(graph)
         self._captured()
-        return graph, tuple(unowned(tensor) for tensor in value)
+        return graph
+
+    def drop(self) -> None:
+        graph, self._open = self._open, None
+        if graph is not None:
+            with suppress(RuntimeError):  # what broke it is being raised already
+                graph.capture_end()
+
+    def keep(self, tensor: Tensor) -> Tensor:
+        return unowned(tensor)
 
 
 _CODES = {1: "|u1", 2: "<i2", 4: "<i4", 8: "<i8"}

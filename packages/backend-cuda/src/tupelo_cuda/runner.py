@@ -1,4 +1,5 @@
-"""Decode steps as captured graphs at a ladder of batch sizes; every other step eagerly.
+"""Decode steps as captured graphs at a ladder of batch sizes, prompt steps of few tokens as graphs
+cut where attention runs (``pieces``); every other step eagerly.
 
 A graph holds one step from the slots' last tokens to their next ones::
 
@@ -40,6 +41,15 @@ from tupelo_cuda.buckets import (
     is_decode,
 )
 from tupelo_cuda.graphs import Capture, Graph
+from tupelo_cuda.pieces import (
+    CannotCutError,
+    Outs,
+    Pieces,
+    agree,
+    capture_pieces,
+    rows_of,
+    token_ladder,
+)
 from tupelo_cuda.staging import StagingRing
 
 logger = logging.getLogger(__name__)
@@ -85,10 +95,11 @@ class GraphRunner(EagerRunner):
         argmax: greedy token ids (S,) int64 of logits (S, vocab_size).
         grouped: whether steps may come with prefix groups, for which attention has other kernels:
             they have a ladder and graphs of their own.
+        cut: whether prompt steps are captured too.
 
     Attributes:
         num_captures: graphs captured so far; it stays as it is after ``warmup``.
-        num_replays, num_eager: steps run either way.
+        num_replays, num_cut, num_eager: steps run each way.
     """
 
     def __init__(
@@ -98,8 +109,12 @@ class GraphRunner(EagerRunner):
         warming: Callable[[], AbstractContextManager[object]] = nullcontext,
         argmax: Callable[[Tensor], Tensor] = lambda logits: torch.argmax(logits, dim=-1),
         grouped: bool = False,
+        cut: bool = False,
     ) -> None:
         super().__init__(parts)
+        self._cut = cut
+        self._token_ladder: tuple[int, ...] = ()
+        self._pieces: dict[int, Pieces] = {}
         self._argmax = argmax
         self._warming = warming
         self._capture = capture
@@ -107,7 +122,7 @@ class GraphRunner(EagerRunner):
         self._ladder: tuple[int, ...] = ()
         self._grouped_ladder: tuple[int, ...] = ()
         self._graphs: dict[tuple[int, bool], _DecodeGraph] = {}
-        self.num_captures = self.num_replays = self.num_eager = 0
+        self.num_captures = self.num_replays = self.num_cut = self.num_eager = 0
 
     # Warming up
 
@@ -120,6 +135,61 @@ class GraphRunner(EagerRunner):
             self._warm_features([frozenset(), *features])
             if self._capture is not None and self._parts.generates and not self._graphs:
                 self._capture_ladder(self._capture)
+                if self._cut and self._graphs:
+                    self._capture_prompts(self._capture)
+
+    def _capture_prompts(self, capture: Capture) -> None:
+        """Capture steps of the token ladder, largest first; one that is not as an eager step ends
+        that."""
+        parts, began = self._parts, time.perf_counter()
+        ladder = token_ladder(self._prompt_limit() + parts.num_slots)
+        device = parts.runtime.device
+        ids, positions = torch.zeros((2, ladder[-1]), dtype=torch.int64, device=device)
+        outs: Outs = {}
+        for count in reversed(ladder):
+            try:
+                with parts.runtime.stream():
+                    inputs = self._idle_prompt(count)
+                    pieces = capture_pieces(capture, parts, inputs, ids, positions, outs)
+                    right = count not in (ladder[0], ladder[-1]) or self._as_eager(pieces)
+            except CannotCutError:
+                return
+            except RuntimeError as error:
+                logger.warning("prompt steps run eagerly: %s", error)
+                self._pieces.clear()
+                return
+            if not right:
+                logger.warning("prompt steps run eagerly: captured, they gave something else")
+                self._pieces.clear()
+                return
+            self.num_captures += len(pieces.graphs)
+            self._pieces[count] = pieces
+        self._token_ladder = ladder
+        seconds = time.perf_counter() - began
+        logger.info("captured prompt steps up to %d tokens in %.1f s", ladder[-1], seconds)
+
+    def _idle_prompt(self, count: int) -> StepInputs:
+        """Inputs of a step that computes ``count`` tokens and stores nothing."""
+        counts = rows_of(count, self._prompt_limit())
+        batch = idle_batch(counts, self._scratch_slot, len(self._tables), Bucket())
+        batch.num_decode_rows = 0
+        batch.input_ids = np.arange(1, count + 1, dtype=np.int32) % 97
+        return self._stage(batch)[0]
+
+    def _as_eager(self, pieces: Pieces) -> bool:
+        """Whether a step a little below its size comes out as it does eagerly."""
+        parts, attention = self._parts, self._parts.attention
+        inputs = self._idle_prompt(pieces.num_tokens - 3)
+        plan = attention.plan(inputs)
+        want = parts.model.forward(inputs, attention, parts.kv, plan)
+        return agree(pieces.run(inputs, attention, parts.kv, plan), want)
+
+    def _hidden(self, inputs: StepInputs, plan: Plan) -> Tensor:
+        count = at_least(self._token_ladder, len(inputs.input_ids))
+        if count is None:
+            return super()._hidden(inputs, plan)
+        self.num_cut += 1
+        return self._pieces[count].run(inputs, self._parts.attention, self._parts.kv, plan)
 
     def _capture_ladder(self, capture: Capture) -> None:
         parts = self._parts

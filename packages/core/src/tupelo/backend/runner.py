@@ -133,7 +133,7 @@ class EagerRunner(Runner):
                 parts.sampler.admit(admission)
             inputs, rows, slots, positions = self._stage(batch)
             plan = parts.attention.plan(inputs)
-            hidden = parts.model.forward(inputs, parts.attention, parts.kv, plan)
+            hidden = self._hidden(inputs, plan)
             logits = parts.model.logits(hidden[rows])
         return Forward(inputs, hidden, logits, slots, positions)
 
@@ -158,6 +158,11 @@ class EagerRunner(Runner):
                 tensors.append(self._wanted(forward, batch))
             arrived = parts.runtime.to_host(tensors + self._pool(forward, batch))
         return Mapped(arrived, lambda arrays: _result(batch, fields, arrays))
+
+    def _hidden(self, inputs: StepInputs, plan: Plan) -> Tensor:
+        """Hidden states (num_tokens, hidden_size) of a step: where a runner may have another way
+        than one call after another."""
+        return self._parts.model.forward(inputs, self._parts.attention, self._parts.kv, plan)
 
     def _stage(self, batch: Batch) -> tuple[StepInputs, Tensor, Tensor, Tensor]:
         """Send one packed array to the device, and cut it into the step's inputs.

@@ -84,7 +84,9 @@ class EngineLoop:
         self._clock = clock
         self._arrived_s = -EXPECTING_S
         self._landed_s = 0.0
+        self._was_late = False
         self._launching = Average()
+        self._long_launching = Average()
         self.step_number = 0
         self.step_started_s = 0.0
         self.held = False
@@ -143,8 +145,7 @@ class EngineLoop:
         flight = self._flights[-1]
         if flight.ticket.ready():
             return 0.0
-        begin = max(flight.launched_s, self._landed_s)
-        end = begin + scheduler.times.predicted_s(*_sizes(flight.step))
+        end = self._begun_s(flight) + scheduler.times.predicted_s(*_sizes(flight.step))
         return max(0.0, end - LEAD_S - 2 * self._launching.value - now)
 
     def expire(self, rids: Sequence[str]) -> list[Output]:
@@ -158,11 +159,16 @@ class EngineLoop:
         return [refused(rid, error) for rid in late]
 
     def step(self) -> list[Output]:
-        """Launch the next step if there is room in flight, land the oldest otherwise."""
+        """Launch the next step if there is room in flight, land the oldest otherwise.
+
+        Prompts may take long to launch: tokens that are there already do not wait for it.
+        """
         self.step_started_s = time.monotonic()
         try:
             outputs = self._admit_compiled()
             launched = False
+            if self._lands_first():
+                return outputs + self._land()
             if len(self._flights) < self._depth and not self.held:
                 launched = self._launch(outputs)
             if self._flights and (not launched or len(self._flights) >= self._depth):
@@ -172,6 +178,19 @@ class EngineLoop:
             return outputs
         finally:
             self.step_started_s = 0.0
+
+    def _lands_first(self) -> bool:
+        """Whether tokens are there, or soon will be, that would wait for a long launch."""
+        scheduler = self.scheduler
+        if not self._flights or not scheduler.has_prompts():
+            return False
+        flight = self._flights[0]
+        if flight.ticket.ready():
+            return True
+        if len(self._flights) > 1 or not scheduler.slots.streamed.any():
+            return False
+        end = self._begun_s(flight) + scheduler.times.predicted_s(*_sizes(flight.step))
+        return 2 * (end - self._clock()) < self._long_launching.value
 
     def drain(self) -> list[Output]:
         """Land every step in flight."""
@@ -202,22 +221,22 @@ class EngineLoop:
             outputs += self._fail(step)
             return True
         self._flights.append(_Flight(step, ticket, began))
-        if not step.chunks:
-            self._launching.add(self._clock() - began)
+        average = self._long_launching if step.chunks else self._launching
+        average.add(self._clock() - began)
         return True
 
     def _land(self) -> list[Output]:
         """Wait for the oldest step in flight, and take in its result."""
         flight = self._flights.popleft()
+        late = flight.ticket.ready()
         try:
             result = flight.ticket.wait()
         except Exception:
             logger.exception("step %d failed while it ran", flight.step.batch.step)
             return self._fail(flight.step)
         now = self._clock()
-        seconds = now - max(flight.launched_s, self._landed_s)
-        self._landed_s = now
-        self.scheduler.times.observe(*_sizes(flight.step), seconds)
+        self.scheduler.times.observe(*_sizes(flight.step), now - self._begun_s(flight))
+        self._landed_s, self._was_late = now, late
         rows, ended = self.scheduler.commit(flight.step, result)
         last = {id(item.entry): item for item in ended}
         outputs = [
@@ -226,6 +245,11 @@ class EngineLoop:
             if row.entry.request.stream and id(row.entry) not in last
         ]
         return outputs + [self._last_output(item) for item in ended]
+
+    def _begun_s(self, flight: _Flight) -> float:
+        """When the oldest step in flight began: when the one before it ended, as far as that is
+        known. One that had ended before anybody looked tells nothing."""
+        return flight.launched_s if self._was_late else max(flight.launched_s, self._landed_s)
 
     def _fail(self, step: Step) -> list[Output]:
         return [self._last_output(ended) for ended in self.scheduler.fail(step)]

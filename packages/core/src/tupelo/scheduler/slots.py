@@ -71,7 +71,7 @@ class SlotTable:
         forgotten."""
         slot = entry.slot
         self.entries[slot] = None
-        self.decoding[slot] = False
+        self.decoding[slot] = self.streamed[slot] = False
         self._deltas = [d for d in self._deltas if d[0] != slot]
         self._free.append(slot)
         entry.slot = -1
