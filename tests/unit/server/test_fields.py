@@ -48,14 +48,12 @@ GRAMMARS: list[tuple[dict[str, Any], Grammar | None]] = [
             param="response_format",
         ),
     ),
-    ({"json_schema": "{}"}, Grammar(kind="json_schema", text="{}", param="json_schema")),
-    ({"json_schema": {"a": 1}}, Grammar(kind="json_schema", text='{"a":1}', param="json_schema")),
-    ({"regex": "a+"}, Grammar(kind="regex", text="a+", param="regex")),
-    ({"ebnf": "root ::= x"}, Grammar(kind="ebnf", text="root ::= x", param="ebnf")),
-    (
-        {"structural_tag": {"type": "x"}},
-        Grammar(kind="structural_tag", text='{"type":"x"}', param="structural_tag"),
-    ),
+    ({"json_schema": "{}"}, Grammar(kind="json_schema", text="{}")),
+    ({"json_schema": {"a": 1}}, Grammar(kind="json_schema", text='{"a": 1}')),
+    ({"regex": "a+"}, Grammar(kind="regex", text="a+")),
+    ({"ebnf": "root ::= x"}, Grammar(kind="ebnf", text="root ::= x")),
+    ({"structural_tag": {"type": "x"}}, Grammar(kind="structural_tag", text='{"type": "x"}')),
+    ({"choice": ["yes", "no"]}, Grammar(kind="choice", text='["yes", "no"]')),
 ]  # fmt: skip
 
 

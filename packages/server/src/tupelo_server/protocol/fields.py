@@ -126,6 +126,7 @@ class SamplingBody(Body):
     regex: str | None = None
     ebnf: str | None = None
     structural_tag: str | dict[str, Any] | None = None
+    choice: list[str] | None = None
     rid: Texts | None = None
     cache_salt: Texts | None = None
     extra_key: Texts | None = None

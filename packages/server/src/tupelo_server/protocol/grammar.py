@@ -4,11 +4,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from tupelo.errors import InvalidRequest
-from tupelo.request import Grammar, check_bool
+from tupelo.request import Grammar, check_bool, take_grammar
 from tupelo_server.wire import encode_json
 
-GRAMMAR_FIELDS = ("json_schema", "regex", "ebnf", "structural_tag")
-"""Fields that are SGLang's, each also a kind of ``Grammar``. Empty asks for nothing."""
+GRAMMAR_FIELDS = ("json_schema", "regex", "ebnf", "structural_tag", "choice")
+"""Fields that each are a kind of ``Grammar``. Null and empty text ask for nothing."""
 
 _FORMATS = ("text", "json_object", "json_schema", "structural_tag")
 _FORMAT = "response_format"
@@ -18,33 +18,24 @@ def grammar_of(fields: Mapping[str, Any], response_format: Any = None) -> Gramma
     """The one grammar that is asked for.
 
     Args:
-        fields: by name, some of ``GRAMMAR_FIELDS``: texts; a schema or a tag may be an object.
+        fields: by name, some of ``GRAMMAR_FIELDS``; see ``take_grammar``.
         response_format: OpenAI's field of that name.
 
     Raises:
         InvalidRequest: several, or one that is not put as it should be. Whether a grammar can be
             compiled is found later.
     """
-    found = [_of_field(name, value) for name, value in fields.items() if value]
-    if response_format is not None:
-        found += _of_format(response_format)
-    if len(found) > 1:
-        names = " and ".join(grammar.param for grammar in found)
+    found = take_grammar(dict(fields))
+    wrapped = None if response_format is None else _of_format(response_format)
+    if found is not None and wrapped is not None:
         raise InvalidRequest(
-            f"{names} each say what the output looks like; give one", param=found[-1].param
+            f"{found.kind} and {_FORMAT}: at most one of them may be given", param=_FORMAT
         )
-    return found[0].checked() if found else None
+    chosen = found or wrapped
+    return None if chosen is None else chosen.checked()
 
 
-def _of_field(name: str, value: Any) -> Grammar:
-    if isinstance(value, dict) and name in ("json_schema", "structural_tag"):
-        value = _text(value)
-    if not isinstance(value, str):
-        raise InvalidRequest(f"{name}: must be a string", param=name)
-    return Grammar(kind=name, text=value, param=name)
-
-
-def _of_format(value: Any) -> list[Grammar]:
+def _of_format(value: Any) -> Grammar | None:
     kind = value.get("type") if isinstance(value, dict) else None
     if kind not in _FORMATS:
         raise InvalidRequest(
@@ -52,14 +43,14 @@ def _of_format(value: Any) -> list[Grammar]:
             param=f"{_FORMAT}.type",
         )
     if kind == "structural_tag":
-        return [Grammar(kind=kind, text=_text(value), param=_FORMAT)]
+        return Grammar(kind=kind, text=_text(value), param=_FORMAT)
     known = {"type", "json_schema"} if kind == "json_schema" else {"type"}
     _refuse_others(_FORMAT, value, known)
     if kind == "text":
-        return []
+        return None
     if kind == "json_object":
-        return [Grammar(kind=kind, param=_FORMAT)]
-    return [_of_schema(value.get("json_schema"))]
+        return Grammar(kind=kind, param=_FORMAT)
+    return _of_schema(value.get("json_schema"))
 
 
 def _of_schema(given: Any) -> Grammar:
