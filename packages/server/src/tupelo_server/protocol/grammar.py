@@ -3,8 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
+from tupelo.engine.grammars import take_grammar
 from tupelo.errors import InvalidRequest
-from tupelo.request import Grammar, check_bool, take_grammar
+from tupelo.request import Grammar, check_bool
 from tupelo_server.wire import encode_json
 
 GRAMMAR_FIELDS = ("json_schema", "regex", "ebnf", "structural_tag", "choice")
