@@ -149,6 +149,14 @@ def test_defaults_are_the_models(service: Service) -> None:
     assert service.engine.requests[-1].params.temperature == 1.0, "the native route has its own"
 
 
+def test_defaults_can_be_openais(start: Start) -> None:
+    service = start(sampling_defaults="openai")
+    for path, body in (("/v1/completions", {"prompt": "a"}), ("/v1/chat/completions", CHAT)):
+        service.post(path, **body)
+        params = service.engine.requests[-1].params
+        assert (params.temperature, params.top_k) == (1.0, -1)
+
+
 def test_chat_fills_the_context_and_completions_take_16(service: Service) -> None:
     service.openai.chat.completions.create(**CHAT)
     request = service.engine.requests[-1]

@@ -20,7 +20,7 @@ async def chat_job(body: ChatBody, state: ServerState, frontend: Frontend) -> Jo
         InvalidRequest, TemplateError, ContextLengthExceeded: what the body asks for cannot be had.
     """
     info = frontend.info
-    params = body.sampling(body.limit, info.generation_defaults, info.vocab_size)
+    params = body.sampling(body.limit, state.sampling_defaults, info.vocab_size)
     own, use, formats = body.grammar, body.tool_use, frontend.prompts.formats
     num_top = body.num_top
     priority = check_priority(body.priority, state.engine_config.schedule_policy)

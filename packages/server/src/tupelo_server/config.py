@@ -57,6 +57,12 @@ class ServerConfig:
         (), "origins whose web pages may use the API, such as https://app.example.org, or *"
     )
     chat_template: str = option("", "file with the chat template to use instead of the model's")
+    sampling_defaults: str = option(
+        "model",
+        "where /v1 takes sampling values from that a request leaves out: the model's "
+        "generation_config.json, or OpenAI's",
+        choices=("model", "openai"),
+    )
     trust_request_chat_template: bool = option(
         False, "render chat templates that requests bring, in the sandbox of the model's own"
     )

@@ -62,6 +62,12 @@ class ServerState:
         return found
 
     @property
+    def sampling_defaults(self) -> dict[str, float]:
+        """Sampling values where a request to ``/v1`` has none; what is missing is OpenAI's."""
+        from_model = self.config.sampling_defaults == "model"
+        return self.engine.info.generation_defaults if from_model else {}
+
+    @property
     def model_name(self) -> str:
         """The model's name in the API: the given one, else the last part of where it is."""
         given = self.engine_config.served_model_name

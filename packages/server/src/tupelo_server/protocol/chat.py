@@ -35,13 +35,8 @@ _UNSUPPORTED: Mapping[str, tuple[Any, ...]] = {
     "suffix": (),
     "thinking": (),
     "task": (),
-    "max_dynamic_patch": (),
-    "min_dynamic_patch": (),
-    "use_audio_in_video": (),
     "return_input_ids_in_sglext": (),
     "return_output_ids_in_sglext": (),
-    "return_flat_raw_output_top_logprobs": (),
-    "sampling_logprobs_mode": (),
     "best_of": (1,),
 }
 """What has no effect by its definition (``ANY``), or asks for nothing at these values."""

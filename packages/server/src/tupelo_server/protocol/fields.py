@@ -30,13 +30,16 @@ ANY: tuple[Any, ...] = (object,)
 """In a table of tolerated values: every value."""
 
 _LATER = (
-    "lora_path", "session_id", "session_params", "custom_params", "custom_logit_processor",
-    "data_parallel_rank", "routed_dp_rank", "return_hidden_states", "return_routed_experts",
-    "routed_experts_start_len", "return_spec_tokens_details", "mm_processor_kwargs",
-    "images_config", "video_config", "bootstrap_host", "bootstrap_port", "bootstrap_room",
-    "beam_width", "use_beam_search", "watermark",
-    "require_reasoning", "return_entropy", "return_sampling_mask", "input_embeds", "image_data",
-    "video_data", "audio_data", "custom_labels",
+    "audio_data", "beam_width", "bootstrap_host", "bootstrap_pair_key", "bootstrap_port",
+    "bootstrap_room", "conversation_id", "custom_labels", "custom_logit_processor",
+    "custom_params", "data_parallel_rank", "disagg_prefill_dp_rank", "image_data",
+    "images_config", "input_embeds", "kv_hints", "lora_path", "max_dynamic_patch",
+    "min_dynamic_patch", "mm_processor_kwargs", "require_reasoning", "return_bytes",
+    "return_entropy", "return_flat_raw_output_top_logprobs", "return_flat_raw_top_logprobs_b64",
+    "return_hidden_states", "return_indexer_topk", "return_routed_experts",
+    "return_sampling_mask", "return_spec_tokens_details", "routed_dp_rank",
+    "routed_experts_start_len", "sampling_logprobs_mode", "session_id", "session_params",
+    "use_audio_in_video", "use_beam_search", "video_config", "video_data", "watermark",
 )  # fmt: skip
 
 COMMON_UNSUPPORTED: Mapping[str, tuple[Any, ...]] = dict.fromkeys(_LATER, ())

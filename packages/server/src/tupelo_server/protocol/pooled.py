@@ -13,7 +13,8 @@ _LATER: Mapping[str, tuple[Any, ...]] = dict.fromkeys(
     (
         "lora_path", "image_data", "video_data", "audio_data", "embed_override_token_id",
         "embed_overrides", "query_embed_overrides", "item_embed_overrides", "input_embeds",
-        "return_pooled_hidden_states", "score_extraction_token", "modalities",
+        "return_pooled_hidden_states", "score_extraction_token", "modalities", "background",
+        "sampling_params",
     ),
     (),
 )  # fmt: skip
@@ -26,7 +27,7 @@ class PooledBody(Body):
     counted; -1 means what the model takes. Without it longer texts are refused.
     """
 
-    unsupported: ClassVar[Tolerated] = {**_LATER, "user": ANY}
+    unsupported: ClassVar[Tolerated] = {**_LATER, "user": ANY, "routing_key": ANY}
 
     model: str = ""
     rid: Texts | None = None

@@ -70,7 +70,7 @@ async def completions(request: Request) -> Response:
 async def _jobs(body: CompletionBody, state: ServerState, frontend: Frontend) -> list[Job]:
     body.check()
     info = frontend.info
-    params = body.sampling(body.limit, info.generation_defaults, info.vocab_size)
+    params = body.sampling(body.limit, state.sampling_defaults, info.vocab_size)
     params = replace(params, n=body.num_drawn)
     grammar = body.grammar
     priority = check_priority(body.priority, state.engine_config.schedule_policy)
