@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from tests.security.guarded import Guarded, Keyed
 from tests.security.model import write_byte_model
+from tests.security.templates import harmful
 
 
 @pytest.fixture(scope="session")
@@ -61,3 +62,19 @@ def keyed(keyed_besieged: Keyed) -> Iterator[Keyed]:
     """The same for one test; what streams beside it belongs to the first user."""
     yield keyed_besieged
     keyed_besieged.still_stands()
+
+
+@pytest.fixture(scope="session")
+def templated_served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
+    """A server whose model's chat template does harm when it is told to."""
+    folder = tmp_path_factory.mktemp("templated")
+    model = write_byte_model(tmp_path_factory.mktemp("model"), harmful(str(folder / "ran")))
+    with Guarded(model, folder) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def templated(templated_served: Guarded) -> Iterator[Guarded]:
+    """The same for one file."""
+    with templated_served.besieged() as server:
+        yield server

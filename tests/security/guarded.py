@@ -40,7 +40,7 @@ class Guarded(ServerProcess):
 
     Attributes:
         streams: run in quiet when the server is ready. engine_pid: as it was then.
-        key: an API key that opens it, "" where it needs none.
+        key: an API key that opens it, "" where it needs none. folder: where its log is.
     """
 
     def __init__(
@@ -57,6 +57,7 @@ class Guarded(ServerProcess):
             environment={"OMP_NUM_THREADS": "1", **environment},
         )
         self.key = key
+        self.folder = folder
         self._client = httpx.Client(timeout=60, limits=httpx.Limits(keepalive_expiry=2))
 
     def __enter__(self) -> "Guarded":
@@ -147,6 +148,7 @@ class Keyed(Guarded):
         self.roots = folder / "roots"
         self.roots.mkdir()
         words = ["--log-level", "debug", "--log-requests", "--enable-cache-report"]
+        words += ["--tool-call-parser", "hermes", "--reasoning-parser", "qwen3"]
         super().__init__(
             model,
             folder,

@@ -17,8 +17,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 NUM_STREAMS = 8
-NUM_TOKENS = 64
-_PAUSE_S = 0.15
+NUM_TOKENS = 32
+_PAUSE_S = (0.1, 0.7)
 _TIMEOUT_S = 60.0
 _STARVED = b"the chat template took longer than"
 _CHANGING = re.compile(rb'"created":\d+,')
@@ -95,7 +95,7 @@ class Streams:
             if got != self._quiet[number]:
                 self._differences.append(_difference(number, got, self._quiet[number]))
             self.rounds[number] += 1
-            if ending.wait(draw.uniform(0, _PAUSE_S)):
+            if ending.wait(draw.uniform(*_PAUSE_S)):
                 return
 
     def _ask(self, number: int) -> bytes:

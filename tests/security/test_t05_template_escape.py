@@ -1,84 +1,14 @@
 """T5: a template that tries to get out of its sandbox gets an error, whichever way it came."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from tests.security.guarded import Guarded
-from tests.security.model import CHAT_TEMPLATE, write_byte_model
+from tests.security.templates import ESCAPES, QUIET, STATEMENTS
 from tests.unit.text.conftest import byte_level_metadata, tokenizer_of
 
 from tupelo.errors import TemplateError
 from tupelo.text.templates import TemplateRenderer
-
-ESCAPES = {
-    "globals of a method": "{{ raise_exception.__globals__ }}",
-    "globals of lipsum": "{{ lipsum.__globals__['os'].popen('touch MARK') }}",
-    "cycler": "{{ cycler.__init__.__globals__.os.popen('touch MARK') }}",
-    "joiner": "{{ joiner.__init__.__globals__.os.popen('touch MARK') }}",
-    "namespace": "{{ namespace.__init__.__globals__ }}",
-    "class of a text": "{{ ''.__class__.__mro__[1].__subclasses__() }}",
-    "class by a filter": "{{ (''|attr('__class__')).__mro__ }}",
-    "attribute built of parts": "{{ ''|attr('__cl' ~ 'ass__') }}",
-    "attribute by hex": "{{ ''['\\x5f\\x5fclass\\x5f\\x5f'] }}",
-    "map of attributes": "{{ ['']|map(attribute='__class__')|list }}",
-    "selectattr": "{{ ['']|selectattr('__class__')|list }}",
-    "groupby": "{{ ['']|groupby('__class__')|list }}",
-    "sum of attributes": "{{ ['']|sum(attribute='__class__') }}",
-    "format": "{{ '{0.__class__}'.format('') }}",
-    "format_map": "{{ '{x.__class__}'.format_map({'x': ''}) }}",
-    "percent format": "{{ '%s' % self.__init__.__globals__ }}",
-    "self": "{{ self._TemplateReference__context }}",
-    "context": "{{ self.__dict__ }}",
-    "loop": "{% for i in [1] %}{{ loop.__class__ }}{% endfor %}",
-    "macro": "{% macro m() %}{% endmacro %}{{ m._func.__globals__ }}",
-    "caller": "{% macro c() %}{{ caller._func.x }}{% endmacro %}{% call c() %}{% endcall %}",
-    "generator": "{{ ([1]|select).gi_frame.f_globals }}",
-    "code": "{{ raise_exception.__code__ }}",
-    "function globals": "{{ strftime_now.__globals__ }}",
-    "import": "{% import 'os' as os %}",
-    "include": "{% include '/etc/passwd' %}",
-    "extends": "{% extends '/etc/passwd' %}",
-    "do": "{% do messages.append(1) %}",
-    "change a list": "{{ messages.append(1) }}",
-    "change a mapping": "{{ messages[0].update(role='x') }}",
-    "clear": "{{ messages.clear() }}",
-    "request": "{{ request.application.__globals__ }}",
-    "config": "{{ config.items() }}",
-    "open": "{{ open('/etc/passwd').read() }}",
-    "builtins": "{{ __builtins__ }}{{ __import__('os') }}",
-    "type": "{{ dict.__subclasses__() }}",
-    "mro of dict": "{{ dict.mro() }}",
-    "a forbidden filter": "{{ 'x'|pprint|attr('__doc__') }}",
-}
-"""Each alone in a template; ``change a list`` and its kind would reach the next request."""
-
-QUIET = {"config", "builtins", "request"}
-"""What Jinja2 calls undefined: an error or an empty text, and no way out."""
-
-
-STATEMENTS = ("import", "include", "extends", "do")
-"""These cannot stand in a branch of a template that works otherwise."""
-
-
-@pytest.fixture(scope="module")
-def evil(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
-    """A server whose model's template does what the first message's content names."""
-    folder = tmp_path_factory.mktemp("evil")
-    mark = folder / "ran"
-    usual = CHAT_TEMPLATE
-    for name, text in ESCAPES.items():
-        if name not in STATEMENTS:
-            usual += _branch(name, text.replace("MARK", str(mark)))
-    model = write_byte_model(tmp_path_factory.mktemp("model"), usual)
-    with Guarded(model, folder) as server, server.besieged():
-        yield server
-    assert not mark.exists()
-
-
-def _branch(name: str, text: str) -> str:
-    return f"{{% if messages[0].content == {name!r} %}}{text}{{% endif %}}"
-
 
 ASKED: dict[str, Any] = {
     "/v1/chat/completions": {"max_tokens": 1},
@@ -88,26 +18,26 @@ ASKED: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("route", ASKED)
-def test_escapes_in_the_model_s_template(evil: Guarded, route: str) -> None:
+def test_escapes_in_the_model_s_template(templated: Guarded, route: str) -> None:
     for name in ESCAPES:
         if name in STATEMENTS:
             continue
         messages = [{"role": "user", "content": name}]
-        reply = evil.post(route, {**ASKED[route], "messages": messages})
+        reply = templated.post(route, {**ASKED[route], "messages": messages})
         if name in QUIET and reply.status_code == 200:
             continue
         assert reply.status_code == 400, (name, reply.text)
         error = reply.json()["error"]
         assert "chat template" in error["message"], (name, error)
         assert "0x" not in error["message"]
-    evil.still_stands()
+    assert not (templated.folder / "ran").exists()
 
 
-def test_what_a_template_changed_is_gone(evil: Guarded) -> None:
+def test_what_a_template_changed_is_gone(templated: Guarded) -> None:
     messages = [{"role": "user", "content": "change a list"}]
-    evil.post("/tokenize", {"messages": messages})
+    templated.post("/tokenize", {"messages": messages})
     good = {"messages": [{"role": "user", "content": "a"}]}
-    counts = {evil.post("/tokenize", good).json()["count"] for _ in range(3)}
+    counts = {templated.post("/tokenize", good).json()["count"] for _ in range(3)}
     assert len(counts) == 1
 
 

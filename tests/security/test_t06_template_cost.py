@@ -2,63 +2,32 @@
 
 import threading
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from tests.security.guarded import Guarded
-from tests.security.model import CHAT_TEMPLATE, write_byte_model
 from tests.security.probe import pulse
-
-COSTS = {
-    "nested loops": "{% for a in range(99999) %}{% for b in range(99999) %}"
-    "{% endfor %}{% endfor %}",
-    "a long range": "{% for a in range(1000000000) %}{% endfor %}",
-    "growing text": "{% set n = namespace(x='aaaaaaaa') %}{% for i in range(99999) %}"
-    "{% set n.x = n.x ~ n.x %}{% endfor %}{{ n.x }}",
-    "a long repetition": "{{ 'a' * 100000000000 }}",
-    "a repeated list": "{{ ([0] * 10000000000) | length }}",
-    "centre": "{{ 'a' | center(10000000000) }}",
-    "format width": "{{ '%99999999999d' | format(1) }}",
-    "str.format width": "{{ '{:>9999999999}'.format('a') }}",
-    "recursion": "{% macro m(x) %}{{ m(x) }}{% endmacro %}{{ m(1) }}",
-    "wide output": "{% for a in range(99999) %}{{ 'a' * 1000 }}{% endfor %}",
-    "indent": "{{ ('a\n' * 100000) | indent(100000) }}",
-    "batch": "{{ range(99999) | batch(1) | list | length }}{% for i in range(9999) %}"
-    "{{ range(99999) | sort | length }}{% endfor %}",
-}
-
-
-@pytest.fixture(scope="module")
-def slow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
-    """A server whose model's template costs what the first message's content names."""
-    template = CHAT_TEMPLATE + "".join(
-        f"{{% if messages[0].content == {name!r} %}}{text}{{% endif %}}"
-        for name, text in COSTS.items()
-    )
-    model = write_byte_model(tmp_path_factory.mktemp("model"), template)
-    with Guarded(model, tmp_path_factory.mktemp("slow")) as server, server.besieged():
-        yield server
+from tests.security.templates import COSTS
 
 
 def body(name: str, **more: Any) -> dict[str, Any]:
     return {"messages": [{"role": "user", "content": name}], "max_tokens": 1, **more}
 
 
-def test_costly_templates_are_stopped(slow: Guarded) -> None:
+def test_costly_templates_are_stopped(templated: Guarded) -> None:
     """All at once: each gets an error, the event loop turns, others' texts are encoded."""
     replies: dict[str, Any] = {}
 
     def ask(name: str) -> None:
-        replies[name] = slow.post("/v1/chat/completions", body(name))
+        replies[name] = templated.post("/v1/chat/completions", body(name))
 
     threads = [threading.Thread(target=ask, args=(name,)) for name in COSTS]
-    with pulse(slow.url):
+    with pulse(templated.url):
         for thread in threads:
             thread.start()
         begin = time.monotonic()
         text = {"prompt": "the rain in " * 30, "max_tokens": 1}
-        assert slow.post("/v1/completions", text).status_code == 200
+        assert templated.post("/v1/completions", text).status_code == 200
         waited = time.monotonic() - begin
         for thread in threads:
             thread.join()
@@ -66,14 +35,14 @@ def test_costly_templates_are_stopped(slow: Guarded) -> None:
         assert reply.status_code == 400, (name, reply.text)
         assert "chat template" in reply.json()["error"]["message"] or name == "wide output"
     assert waited < 4, "a text waited for templates"
-    assert slow.post("/v1/chat/completions", body("hello")).status_code == 200
+    assert templated.post("/v1/chat/completions", body("hello")).status_code == 200
 
 
-def test_workers_are_few_and_end(slow: Guarded) -> None:
+def test_workers_are_few_and_end(templated: Guarded) -> None:
     """Those that were stopped are gone; no more wait than the renderer keeps."""
     workers = [
         process
-        for process in slow.process.children()
+        for process in templated.process.children()
         if any("template_worker" in word for word in process.cmdline())
     ]
     assert len(workers) <= 2

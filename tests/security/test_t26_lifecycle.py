@@ -8,6 +8,7 @@ import signal
 import socket
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -91,90 +92,16 @@ def test_aborts_at_every_moment(server: Guarded) -> None:
 def test_killed_workers_are_replaced(server: Guarded) -> None:
     """The processes that render templates and try grammars may die at any time."""
     chat = {"messages": [{"role": "user", "content": "a"}], "max_tokens": 1}
-    for number in range(2):
-        regex = {"prompt": "a", "regex": f"[ab]{{3}}{number}", "max_tokens": 8}
-        assert server.post("/v1/chat/completions", chat).status_code == 200
-        assert server.post("/v1/completions", regex).status_code == 200
-        workers = [p for p in server.process.children(recursive=True) if p != server.engine]
-        assert workers
-        for worker in workers:
-            worker.kill()
-        psutil.wait_procs(workers, timeout=5)
+    regex = {"prompt": "a", "max_tokens": 8}
     assert server.post("/v1/chat/completions", chat).status_code == 200
-
-
-class TestKilled:
-    """Servers of their own, for they do not survive."""
-
-    @pytest.fixture
-    def own(self, byte_model: Path, tmp_path: Path) -> Any:
-        return Guarded(byte_model, tmp_path)
-
-    def test_the_engine(self, own: Guarded) -> None:
-        """Every stream hears of it, the server ends, and leaves nothing behind."""
-        with own:
-            family = [own.process, *own.process.children(recursive=True)]
-            folder = folder_of(own)
-            replies: list[str] = []
-
-            def read() -> None:
-                body = {**LONG, "stream": True}
-                url = own.url + "/v1/completions"
-                with httpx.stream("POST", url, json=body, timeout=60) as reply:
-                    replies.append(reply.read().decode())
-
-            threads = [threading.Thread(target=read) for _ in range(8)]
-            for thread in threads:
-                thread.start()
-            own.wait_for(lambda: own.metric("tupelo:num_running") == 8, 20)
-            own.engine.kill()
-            for thread in threads:
-                thread.join(30)
-            assert own.exit_code(30) == 1
-        assert len(replies) == 8
-        for text in replies:
-            assert "the engine process died" in text
-            assert text.endswith("data: [DONE]\n\n")
-        _, alive = psutil.wait_procs(family, timeout=10)
-        assert not alive
-        assert not folder.exists()
-        assert "Traceback" not in own.log
-
-    def test_the_server(self, own: Guarded) -> None:
-        """Killed without a word: its engine and their workers end by themselves."""
-        with own:
-            chat = {"messages": [{"role": "user", "content": "a"}], "max_tokens": 1}
-            own.post("/v1/chat/completions", chat)
-            own.post("/v1/completions", {"prompt": "a", "regex": "[ab]{3}", "max_tokens": 8})
-            family = own.process.children(recursive=True)
-            assert len(family) >= 3
-            own.signal(signal.SIGKILL)
-            _, alive = psutil.wait_procs(family, timeout=20)
-            assert not [process for process in alive if process.status() != "zombie"]
-
-
-def test_a_full_disk(byte_model: Path, tmp_path: Path) -> None:
-    """Not one more byte can be written to a file, the log among them: requests go on."""
-    roots = tmp_path / "roots"
-    roots.mkdir()
-    flags = ["--log-requests", "--enable-admin-routes", "--profile-dir", str(roots)]
-    with Guarded(byte_model, tmp_path, *flags) as own:
-        for process in (own.process, own.engine):
-            process.rlimit(psutil.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))
-        written = len(own.log)
-        with own.besieged():
-            own.streams.wait_for_a_round()
-            for path, body in (
-                ("/v1/completions", {"prompt": "a", "max_tokens": 2}),
-                ("/v1/completions", {"prompt": "a", "regex": "[ab]{3}", "max_tokens": 8}),
-                ("/v1/chat/completions", {"messages": [{"role": "user", "content": "a"}]}),
-            ):
-                assert own.post(path, body).status_code == 200, path
-            for path in ("/start_profile", "/stop_profile"):  # what writes says that it cannot
-                assert own.post(path, {}).status_code in (200, 400, 500)
-        assert len(own.log) == written
-        for process in (own.process, own.engine):
-            process.rlimit(psutil.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    assert server.post("/v1/completions", {**regex, "regex": "[ab]{3}x"}).status_code == 200
+    workers = [p for p in server.process.children(recursive=True) if p != server.engine]
+    assert len(workers) >= 2
+    for worker in workers:
+        worker.kill()
+    psutil.wait_procs(workers, timeout=5)
+    assert server.post("/v1/chat/completions", chat).status_code == 200
+    assert server.post("/v1/completions", {**regex, "regex": "[ab]{3}y"}).status_code == 200
 
 
 CLOCK = """
@@ -189,30 +116,101 @@ def _time():
 time.time = _time
 time.time_ns = lambda: int(_time() * 1e9)
 """
+"""What a server's processes run as they start: their clock goes ahead by what a file says."""
 
 
-def test_a_clock_that_jumps(byte_model: Path, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def doomed(byte_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
+    """A server for what it may not survive; the tests that follow take it in their order."""
+    folder = tmp_path_factory.mktemp("doomed")
+    (folder / "patch").mkdir()
+    (folder / "roots").mkdir()
+    (folder / "offset").write_text("0")
+    patch = CLOCK.format(file=str(folder / "offset"))
+    (folder / "patch" / "sitecustomize.py").write_text(patch)
+    paths = [str(folder / "patch"), *filter(None, os.environ.get("PYTHONPATH", "").split(":"))]
+    flags = ["--log-requests", "--enable-admin-routes", "--profile-dir", str(folder / "roots")]
+    flags += ["--max-request-time-s", "300", "--max-queue-time-s", "300"]
+    with Guarded(byte_model, folder, *flags, PYTHONPATH=":".join(paths)) as server:
+        yield server
+
+
+def test_a_clock_that_jumps(doomed: Guarded) -> None:
     """Ten years ahead, then behind, in all processes, while streams and timers run."""
-    offset, folder = tmp_path / "offset", tmp_path / "patch"
-    folder.mkdir()
-    (folder / "sitecustomize.py").write_text(CLOCK.format(file=str(offset)))
-    offset.write_text("0")
-    paths = [str(folder), *filter(None, os.environ.get("PYTHONPATH", "").split(":"))]
-    flags = ["--max-request-time-s", "300", "--max-queue-time-s", "300"]
-    with Guarded(byte_model, tmp_path, *flags, PYTHONPATH=":".join(paths)) as own, own.besieged():
-        created = []
+    created = []
+    with doomed.besieged():
         for jump in (0.0, 3.2e8, -3.2e8):
-            offset.write_text(str(jump))
+            (doomed.folder / "offset").write_text(str(jump))
             headers = {"x-request-timeout-s": "60"}
             body = {"prompt": "a", "max_tokens": 3, "ignore_eos": True}
-            reply = own.post("/v1/completions", body, headers=headers)
+            reply = doomed.post("/v1/completions", body, headers=headers)
             assert reply.status_code == 200, reply.text
             created.append(reply.json()["created"])
-            own.still_stands()
-        own.streams.wait_for_a_round()
-        assert created[1] - created[0] > 3e8 > created[2] - created[0], "the clock did jump"
-        loads = own.get("/server_info").json()
-        assert loads["uptime_s"] < 600
+            doomed.still_stands()
+        doomed.streams.wait_for_a_round()
+    assert created[1] - created[0] > 3e8 > created[2] - created[0], "the clock did jump"
+    assert doomed.get("/server_info").json()["uptime_s"] < 3600
+
+
+def test_a_full_disk(doomed: Guarded) -> None:
+    """Not one more byte can be written to a file, the log among them: requests go on."""
+    for process in (doomed.process, doomed.engine):
+        process.rlimit(psutil.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))
+    written = len(doomed.log)
+    with doomed.besieged():
+        for path, body in (
+            ("/v1/completions", {"prompt": "a", "max_tokens": 2}),
+            ("/v1/completions", {"prompt": "a", "regex": "[ab]{3}", "max_tokens": 8}),
+            ("/v1/chat/completions", {"messages": [{"role": "user", "content": "a"}]}),
+        ):
+            assert doomed.post(path, body).status_code == 200, path
+        for path in ("/start_profile", "/stop_profile"):  # what writes says that it cannot
+            assert doomed.post(path, {}).status_code in (200, 400, 500)
+    assert len(doomed.log) == written
+    for process in (doomed.process, doomed.engine):
+        process.rlimit(psutil.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+
+
+def test_a_killed_engine(doomed: Guarded) -> None:
+    """Every stream hears of it, the server ends, and leaves nothing behind."""
+    family = [doomed.process, *doomed.process.children(recursive=True)]
+    folder = folder_of(doomed)
+    replies: list[str] = []
+
+    def read() -> None:
+        url = doomed.url + "/v1/completions"
+        with httpx.stream("POST", url, json={**LONG, "stream": True}, timeout=60) as reply:
+            replies.append(reply.read().decode())
+
+    threads = [threading.Thread(target=read) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    doomed.wait_for(lambda: doomed.metric("tupelo:num_running") == 8, 20)
+    doomed.engine.kill()
+    for thread in threads:
+        thread.join(30)
+    assert doomed.exit_code(30) == 1
+    assert len(replies) == 8
+    for text in replies:
+        assert "the engine process died" in text
+        assert text.endswith("data: [DONE]\n\n")
+    _, alive = psutil.wait_procs(family, timeout=10)
+    assert not alive
+    assert not folder.exists()
+    assert "Traceback" not in doomed.log
+
+
+def test_a_killed_server(byte_model: Path, tmp_path: Path) -> None:
+    """Killed without a word: its engine and their workers end by themselves."""
+    with Guarded(byte_model, tmp_path) as own:
+        chat = {"messages": [{"role": "user", "content": "a"}], "max_tokens": 1}
+        own.post("/v1/chat/completions", chat)
+        own.post("/v1/completions", {"prompt": "a", "regex": "[ab]{3}", "max_tokens": 8})
+        family = own.process.children(recursive=True)
+        assert len(family) >= 3
+        own.signal(signal.SIGKILL)
+        _, alive = psutil.wait_procs(family, timeout=20)
+        assert not [process for process in alive if process.status() != psutil.STATUS_ZOMBIE]
 
 
 def test_half_closed_connections_end(server: Guarded) -> None:
