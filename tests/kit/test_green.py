@@ -1,11 +1,13 @@
 """The kit is green on the CPU backend and on both fakes, and looks at everything it should."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
+import torch
 from tests.kit.mutants import BASE
 
-from tupelo.backend import CONTRACT_VERSION, find_backend
+from tupelo.backend import CONTRACT_VERSION, Runtime, TorchRuntime, find_backend
 from tupelo.conformance import Report, Status, Target, run_kit
 from tupelo.conformance.levels.engine import COMBINATIONS
 from tupelo.conformance.report import op_rows
@@ -73,6 +75,43 @@ def test_a_backend_of_the_contract_before_is_served() -> None:
     assert report.having(Status.PASSED)
     assert failures(report) == []
     assert run_kit(Target(older), [0]).green
+
+
+class OldRuntime(Runtime):
+    """A runtime with the methods of contract 0: what came since is inherited."""
+
+    def __init__(self, device: str) -> None:
+        self.device = torch.device(device)
+        self._new = TorchRuntime(device)
+
+    def memory(self) -> tuple[int, int]:
+        return self._new.memory()
+
+    def synchronize(self) -> None:
+        self._new.synchronize()
+
+    def stream(self) -> Any:
+        return self._new.stream()
+
+    def event(self) -> Any:
+        return self._new.event()
+
+    def host_array(self, shape: Any, dtype: Any) -> Any:
+        return self._new.host_array(shape, dtype)
+
+    def to_device(self, array: Any) -> torch.Tensor:
+        return self._new.to_device(array)
+
+    def to_host(self, tensors: Any) -> Any:
+        return self._new.to_host(tensors)
+
+
+def test_a_part_of_the_contract_before_inherits_what_came_since() -> None:
+    older = replace(BASE, contract=CONTRACT_VERSION - 1, runtime=OldRuntime)
+    assert run_kit(Target(older), [0]).green
+    report = run_kit(Target(older), [3], only="engine/llama/greedy")
+    assert report.having(Status.PASSED)
+    assert failures(report) == []
 
 
 def test_what_is_not_declared_is_skipped_with_its_reason() -> None:

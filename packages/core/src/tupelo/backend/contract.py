@@ -183,8 +183,12 @@ _PARTS: dict[str, Any] = {
 }
 
 
-_DEFAULTS = {"forward_mla", "forward_qkv", "forward_ragged"}
-"""Methods of protocols that do something: a part may inherit them."""
+_DEFAULTS = {
+    *("forward_mla", "forward_qkv", "forward_ragged"),
+    *("allocated", "profile", "release_unused", "zeros"),
+}
+"""Methods of protocols that do something, so that a part may inherit them: whatever was added since
+contract 0."""
 
 
 def check_part(name: str, part: object) -> None:

@@ -103,12 +103,14 @@ class Runtime(Protocol):
         ...
 
     def allocated(self) -> int:
-        """Bytes of that memory that this process holds."""
-        ...
+        """Bytes of that memory that this process holds; by default, that anybody does."""
+        free, total = self.memory()
+        return total - free
 
     def release_unused(self) -> None:
-        """Give memory that was freed back to the system; for the end of loading, not for steps."""
-        ...
+        """Give memory that was freed back to the system; for the end of loading, not for steps. By
+        default it stays where it is."""
+        return
 
     def synchronize(self) -> None:
         """Block until everything submitted has run."""
@@ -129,7 +131,7 @@ class Runtime(Protocol):
     def zeros(self, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
         """A zeroed tensor on the device; where the device is the host, pages are taken when
         written."""
-        ...
+        return torch.zeros(tuple(shape), dtype=dtype, device=self.device)
 
     def to_device(self, array: npt.NDArray[Any]) -> Tensor:
         """Copy to the device in stream order; ``array`` must stay unchanged until that has run."""
@@ -145,8 +147,12 @@ class Runtime(Protocol):
         Args:
             on_device: record the device's kernels too, not only what the host does.
             with_stack: the Python stack of each op. record_shapes: the shapes of its inputs.
+
+        By default torch records whatever devices it knows.
         """
-        ...
+        return _TorchProfile(
+            torch.profiler.profile(with_stack=with_stack, record_shapes=record_shapes)
+        )
 
 
 class _HostEvent(Event):
