@@ -85,6 +85,19 @@ def test_a_pause_aborts_by_default(engine: Engine) -> None:
     assert len(Asking(engine, PROMPTS[:1]).wait()[0]) == 60
 
 
+@pytest.mark.parametrize("mode", ["retract", "in_place"])
+def test_requests_can_leave_a_paused_engine(engine: Engine, mode: str) -> None:
+    stream = engine.generate(input_ids=PROMPTS[0], sampling_params=LONG, stream=True)
+    next(stream)
+    assert engine.pause_generation(mode) == 1
+    stream.close()
+    until(lambda: engine.stats()["aborted"] == 1)
+    stats = engine.stats()
+    assert (stats["num_running"], stats["num_waiting"], stats["pages_owned"]) == (0, 0, [0])
+    engine.continue_generation()
+    assert len(Asking(engine, PROMPTS[:1]).wait()[0]) == 60
+
+
 def test_an_unknown_mode_is_refused(engine: Engine) -> None:
     with pytest.raises(InvalidRequest, match="in_place") as caught:
         engine.pause_generation("softly")
