@@ -42,6 +42,7 @@ class ServerProcess:
         self._working_folder = working_folder
         python = [sys.executable, "-P"] if working_folder else [sys.executable]
         self._command = [*python, "-m", "tupelo", "serve", str(model), *flags]
+        self._client: openai.OpenAI | None = None
         self.url = ""
 
     def __enter__(self) -> "ServerProcess":
@@ -60,6 +61,7 @@ class ServerProcess:
 
     def launch(self) -> None:
         """Start the process; wait until it says where it listens."""
+        self._hang_up()
         with self._log.open("w") as log:
             self._process = subprocess.Popen(
                 [*self._command, "--port", "0"],
@@ -91,7 +93,15 @@ class ServerProcess:
     @property
     def openai(self) -> Any:
         """The official client; typed loosely, for replies have more than it declares."""
-        return openai.OpenAI(base_url=f"{self.url}/v1", api_key="none", max_retries=0)
+        if self._client is None:
+            url = f"{self.url}/v1"
+            self._client = openai.OpenAI(base_url=url, api_key="none", max_retries=0)
+        return self._client
+
+    def _hang_up(self) -> None:
+        if self._client is not None:
+            self._client.close()
+            self._client = None
 
     def healthy(self) -> bool:
         try:
@@ -135,6 +145,7 @@ class ServerProcess:
 
     def stop(self) -> None:
         """End it as an operator does; kill it if it does not."""
+        self._hang_up()
         if self._process.poll() is None:
             self.signal(signal.SIGTERM)
             try:

@@ -217,8 +217,8 @@ def test_api_key(demo_gguf: Path, tmp_path: Path) -> None:
         with pytest.raises(openai.AuthenticationError) as caught:
             server.openai.models.list()
         assert caught.value.code == "invalid_api_key"
-        client = openai.OpenAI(base_url=f"{server.url}/v1", api_key="open-sesame")
-        assert client.models.list().data
+        with openai.OpenAI(base_url=f"{server.url}/v1", api_key="open-sesame") as client:
+            assert client.models.list().data
         assert httpx.get(f"{server.url}/server_info").status_code == 401
         assert httpx.get(f"{server.url}/metrics").status_code == 200
         assert "open-sesame" not in server.log

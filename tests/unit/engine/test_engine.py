@@ -10,6 +10,7 @@ from tests.unit.engine.tiny import VOCAB, tiny_engine, tiny_source
 
 from tupelo import Engine
 from tupelo.config import EngineConfig
+from tupelo.engine.core import EngineCore
 from tupelo.errors import (
     ConfigError,
     ContextLengthExceeded,
@@ -204,6 +205,21 @@ def test_after_shutdown_calls_fail_clearly() -> None:
     engine.shutdown()
     with pytest.raises(EngineUnavailable):
         engine.generate(input_ids=[1], sampling_params=GREEDY)
+
+
+def test_when_the_engine_fails_callers_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_core: EngineCore) -> None:
+        raise RuntimeError("a defect of the engine")
+
+    monkeypatch.setattr(EngineCore, "step", fail)
+    engine = tiny_engine()
+    with pytest.raises(EngineUnavailable, match="failed"):
+        engine.generate(input_ids=prompts(), sampling_params=GREEDY)
+    with pytest.raises(EngineUnavailable, match="failed"):
+        engine.generate(input_ids=[1], sampling_params=GREEDY)
+    with pytest.raises(EngineUnavailable, match="failed"):
+        engine.stats()
+    engine.shutdown()
 
 
 def test_flushing_is_refused_only_while_requests_run() -> None:

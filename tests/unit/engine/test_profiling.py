@@ -2,6 +2,8 @@
 
 import gzip
 import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -80,3 +82,20 @@ def test_refusals(engine: Engine, options: dict[str, Any], param: str, tmp_path:
 def test_off_unless_a_folder_is_set() -> None:
     with tiny_engine() as engine, pytest.raises(InvalidRequest, match="--profile-dir"):
         engine.start_profile()
+
+
+FORGOTTEN = """
+import sys
+from tests.unit.engine.tiny import tiny_engine
+with tiny_engine(profile_dir=sys.argv[1]) as engine:
+    engine.start_profile()
+    engine.generate(input_ids=[1, 2, 3], sampling_params={"max_new_tokens": 4, "ignore_eos": True})
+"""
+
+
+def test_one_that_nobody_stops_is_written_when_the_engine_ends(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", FORGOTTEN, str(tmp_path)]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert ended.returncode == 0, ended.stderr
+    (file,) = tmp_path.iterdir()
+    assert embeddings_seen(file) == 4

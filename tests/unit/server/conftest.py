@@ -31,6 +31,7 @@ class Service:
 
     Attributes:
         engine: the scripted engine behind it. url: its address. http: a plain client.
+        openai: the official one; typed loosely, for replies have more than it declares.
     """
 
     engine: FakeEngine
@@ -38,11 +39,7 @@ class Service:
     url: str
     loop: asyncio.AbstractEventLoop
     http: httpx.Client
-
-    @property
-    def openai(self) -> Any:
-        """The official client; typed loosely, for replies have more than it declares."""
-        return openai.OpenAI(base_url=f"{self.url}/v1", api_key="none", max_retries=0)
+    openai: Any
 
     def post(self, path: str, **body: Any) -> httpx.Response:
         return self.http.post(path, json=body)
@@ -101,8 +98,12 @@ def _running(engine_options: dict[str, Any], options: dict[str, Any]) -> Iterato
         host, port = listener.getsockname()
         thread = threading.Thread(target=_serve, args=(loop, server, listener))
         thread.start()
-        with httpx.Client(base_url=f"http://{host}:{port}", timeout=30) as http:
-            yield Service(engine, state, f"http://{host}:{port}", loop, http)
+        url = f"http://{host}:{port}"
+        with (
+            httpx.Client(base_url=url, timeout=30) as http,
+            openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0) as official,
+        ):
+            yield Service(engine, state, url, loop, http, official)
         server.should_exit = True
         server.force_exit = True
         thread.join()

@@ -100,7 +100,8 @@ class EngineCore:
         return [Outputs(outputs)] if outputs else []
 
     def close(self) -> None:
-        """End what runs beside the loop: threads and processes for grammars."""
+        """End what runs beside the loop: a recording, threads and processes for grammars."""
+        self._profiling.close()
         if self._grammars is not None:
             self._grammars.compiler.close()
 

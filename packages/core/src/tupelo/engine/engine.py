@@ -10,6 +10,7 @@ Replies have the shape of SGLang's native ``/generate``: ``text``, ``output_ids`
 
 import asyncio
 import itertools
+import logging
 import queue
 import sys
 import threading
@@ -45,8 +46,9 @@ from tupelo.errors import ConfigError, EngineUnavailable, InvalidRequest
 from tupelo.request import Grammar, Request, SamplingParams
 from tupelo.text.tokenizer import Tokenizer, load_tokenizer
 
-Params = dict[str, Any] | SamplingParams | None
+logger = logging.getLogger(__name__)
 
+Params = dict[str, Any] | SamplingParams | None
 
 GROUP = 64
 """Requests of one message, and ..."""
@@ -107,7 +109,9 @@ class Engine(PoolingCalls):
         self._loop_posts: WeakKeyDictionary[asyncio.AbstractEventLoop, LoopPost] = (
             WeakKeyDictionary()
         )
-        self._replies: dict[int, queue.SimpleQueue[Reply]] = {}
+        self._replies: dict[int, queue.SimpleQueue[Reply | None]] = {}  # None: see ``_why``
+        self._over = threading.Event()  # nothing that is submitted from now on is seen
+        self._why = "the engine has been shut down"
         self._numbers = itertools.count(1)
         # By default a thread that computes keeps others waiting for 5 ms, as long as a step takes.
         sys.setswitchinterval(min(sys.getswitchinterval(), SWITCH_S))
@@ -389,18 +393,19 @@ class Engine(PoolingCalls):
 
     def _open(self, samples: Sequence[Sample], post: Post, inbox: Any) -> None:
         """Submit, in groups; outputs go to ``inbox`` by way of ``post``."""
-        if not self._thread.is_alive():
-            raise EngineUnavailable("the engine has been shut down")
         requests = [sample.request for sample in samples]
         for index, request in enumerate(requests):
             self._addresses[request.rid] = Address(post, inbox, index)
+        if self._over.is_set():  # else the engine's thread, when it ends, finds the addresses
+            self._close(samples, set())
+            raise EngineUnavailable(self._why)
         for start in range(0, len(requests), GROUP):
             self._inbox.put(Submit(requests[start : start + GROUP]))
 
     def _advance(self, sample: Sample, output: Output | None) -> tuple[dict[str, Any], bool]:
         """Take an output in; returns the reply so far, and whether the sample is over."""
         if output is None:
-            raise EngineUnavailable("the engine has been shut down")
+            raise EngineUnavailable(self._why)
         ended = sample.builder.take(output)
         return sample.builder.reply(), ended
 
@@ -416,24 +421,33 @@ class Engine(PoolingCalls):
     # The engine's thread
 
     def _control(self, action: str, **args: Any) -> Any:
-        if not self._thread.is_alive():
-            raise EngineUnavailable("the engine has been shut down")
         number = next(self._numbers)
-        answer: queue.SimpleQueue[Reply] = queue.SimpleQueue()
+        answer: queue.SimpleQueue[Reply | None] = queue.SimpleQueue()
         self._replies[number] = answer
         self._inbox.put(Control(number, action, args))
-        reply = answer.get()
+        reply = None if self._over.is_set() else answer.get()
+        if reply is None:
+            self._replies.pop(number, None)
+            raise EngineUnavailable(self._why)
         if not reply.ok:
             raise refusal(reply)
         return reply.value
 
     def _run(self) -> None:
-        while not self._core.stopping:
-            self._take_messages()
-            if self._core.has_work() and not self._core.stopping:
-                self._deliver(self._core.step())
-        self._core.close()
-        deliver([(address, None) for address in list(self._addresses.values())])
+        try:
+            while not self._core.stopping:
+                self._take_messages()
+                if self._core.has_work() and not self._core.stopping:
+                    self._deliver(self._core.step())
+        except Exception:
+            logger.exception("the engine has failed")
+            self._why = "the engine has failed; the log has the details"
+        finally:
+            self._over.set()
+            deliver([(address, None) for address in list(self._addresses.values())])
+            for answer in list(self._replies.values()):
+                answer.put(None)
+            self._core.close()
 
     def _take_messages(self) -> None:
         """Act on what has come; wait for more when idle, or where the next step is better late."""

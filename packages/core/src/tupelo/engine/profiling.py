@@ -102,6 +102,13 @@ class Profiling:
         self._waiting = False
         return "" if self._profile is None else self._write(self._profile)
 
+    def close(self) -> None:
+        """Write what has been recorded so far; torch crashes at exit if its recorder still runs."""
+        self._waiting = False
+        if self._profile is not None:
+            with contextlib.suppress(RequestFailed):  # it is in the log
+                self._write(self._profile)
+
     def after(self, step: int) -> None:
         """Begin or end between two steps, where that was asked for; ``step`` is the last one."""
         if self._waiting and step + 1 >= self._begin:
