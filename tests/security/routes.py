@@ -6,7 +6,6 @@ from typing import NamedTuple
 from starlette.routing import BaseRoute
 
 from tupelo.config import EngineConfig
-from tupelo.engine.client import EngineClient
 from tupelo_server.access import Access, access_of
 from tupelo_server.app import create_api
 from tupelo_server.config import ServerConfig
@@ -24,7 +23,7 @@ class Route(NamedTuple):
 def all_routes() -> list[Route]:
     """Every path and method that the application answers, its OpenAPI document's too."""
     config = EngineConfig()
-    state = ServerState(config=ServerConfig(), engine_config=config, engine=EngineClient(config))
+    state = ServerState(config=ServerConfig(), engine_config=config)
     return [route for base in create_api(state).routes for route in _of(base)]
 
 

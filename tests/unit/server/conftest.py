@@ -81,7 +81,6 @@ def _running(engine_options: dict[str, Any], options: dict[str, Any]) -> Iterato
     state = ServerState(
         config=config,
         engine_config=EngineConfig(served_model_name="tiny", **engine_options),
-        engine=engine,
     )
     limits = Limits(queue_s=config.max_queue_time_s, total_s=config.max_request_time_s)
     prompts = Prompts(
@@ -91,7 +90,16 @@ def _running(engine_options: dict[str, Any], options: dict[str, Any]) -> Iterato
         tool_call_parser=config.tool_call_parser,
         reasoning_parser=config.reasoning_parser,
     )
-    state.frontend = Frontend(engine, prompts, state.metrics, state.log, limits)
+    from_model = config.sampling_defaults == "model"
+    state.frontend = Frontend(
+        engine,
+        prompts,
+        state.metrics,
+        state.log,
+        limits,
+        config=state.engine_config,
+        sampling_defaults=engine.info.generation_defaults if from_model else {},
+    )
     server = http_server(state)
     loop = uvloop.new_event_loop()
     with bind("127.0.0.1", 0) as listener:

@@ -8,7 +8,7 @@ import pytest
 from fastapi import FastAPI
 from starlette.responses import PlainTextResponse, Response
 from tests.unit.server.conftest import Start
-from tests.unit.server.fake_engine import FakeEngine, byte_tokenizer
+from tests.unit.server.fake_engine import byte_tokenizer
 
 from tupelo.config import EngineConfig
 from tupelo.errors import ConfigError
@@ -27,7 +27,6 @@ def application(**options: Any) -> tuple[FastAPI, ServerState]:
     state = ServerState(
         config=config,
         engine_config=EngineConfig(served_model_name="tiny"),
-        engine=FakeEngine(TOKENIZER),
     )
     api = create_api(state)
 

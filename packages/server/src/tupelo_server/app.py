@@ -39,6 +39,7 @@ from tupelo_server.routes import (
     parsers,
     pooled,
     score,
+    switch,
     text,
 )
 from tupelo_server.state import ServerState
@@ -55,6 +56,7 @@ ROUTERS = [
     parsers.router,
     control.router,
     operate.router,
+    switch.router,
     pooled.router,
     score.router,
     loads.router,

@@ -20,7 +20,7 @@ async def chat_job(body: ChatBody, state: ServerState, frontend: Frontend) -> Jo
         InvalidRequest, TemplateError, ContextLengthExceeded: what the body asks for cannot be had.
     """
     info = frontend.info
-    params = body.sampling(body.limit, state.sampling_defaults, info.vocab_size)
+    params = body.sampling(body.limit, frontend.sampling_defaults, info.vocab_size)
     own, use, formats = body.grammar, body.tool_use, frontend.prompts.formats
     num_top = body.num_top
     priority = check_priority(body.priority, state.engine_config.schedule_policy)
@@ -56,7 +56,9 @@ async def chat_prompt(
 
     Raises:
         InvalidRequest, TemplateError, ContextLengthExceeded: it cannot be rendered, or is too long.
+        NotFound: the body names a model that is served no more.
     """
+    frontend.check_name(body.model)
     messages = body.checked_messages()
     template, variables = body.template(trusted=state.config.trust_request_chat_template)
     opens_reply = body.opens_reply

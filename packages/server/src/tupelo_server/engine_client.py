@@ -8,17 +8,19 @@ import asyncio
 import hashlib
 import itertools
 import time
-from collections.abc import AsyncGenerator, Iterable, Sequence
+from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
+from tupelo.config import EngineConfig
 from tupelo.engine.client import Health
 from tupelo.engine.messages import EngineInfo, Output
 from tupelo.engine.task import check_purpose
 from tupelo.errors import EngineUnavailable, InvalidRequest, RequestError, RequestTimeout
 from tupelo.request import FinishReason, Request
 from tupelo_server.context import RequestContext, context
+from tupelo_server.errors import NotFound
 from tupelo_server.generation import Delta, Job, SampleStream
 from tupelo_server.merge import merge
 from tupelo_server.metrics import Metrics
@@ -26,6 +28,7 @@ from tupelo_server.pooler import EnginePooler
 from tupelo_server.pooling import Pooler
 from tupelo_server.prompts import Prompts
 from tupelo_server.request_log import RequestLog
+from tupelo_server.stats import EngineStats
 from tupelo_server.timing import SampleClock
 
 MAX_SAMPLES = 4096
@@ -77,12 +80,27 @@ def tenant_salt(tenant: str, salt: str) -> str:
     return hashlib.blake2b(f"{tenant}/{salt}".encode(), digest_size=32).hexdigest()
 
 
+def public_path(path: str) -> str:
+    """A model's path as strangers may see it: of an absolute one only the last part."""
+    local = path.startswith(("/", "~", "."))
+    return path.rstrip("/").rsplit("/", 1)[-1].removesuffix(".gguf") if local else path
+
+
 class Frontend:
-    """Runs jobs. Used by the event loop alone.
+    """One model and the way to it: runs jobs. Used by the event loop alone.
+
+    All that another model has otherwise is here, so that a request that holds on to its frontend
+    sees one model from its beginning to its end.
 
     Attributes:
+        config: the engine's options, as this model was loaded with them.
         log: what is written of each request. limits: on their time.
+        sampling_defaults: where a request to ``/v1`` has no value; what is missing is OpenAI's.
+        weight_version: the operator's name for the weights that are served.
+        held: an operator keeps the engine from computing; requests wait.
+        former: names of models that this server had before, and this one has not.
         pooler: of a model that makes embeddings, ranks or classifies; None of one that generates.
+        stats: the engine's numbers. since_s: when it became ready, in seconds since 1970.
     """
 
     def __init__(
@@ -92,16 +110,28 @@ class Frontend:
         metrics: Metrics,
         log: RequestLog | None = None,
         limits: Limits | None = None,
+        *,
+        config: EngineConfig | None = None,
+        sampling_defaults: Mapping[str, float] | None = None,
+        weight_version: str = "default",
+        former: Iterable[str] = (),
     ) -> None:
         self.engine = engine
         self.prompts = prompts
         self.pooler: Pooler | None = EnginePooler(self) if engine.info.pooling else None
         self.log = log or RequestLog()
         self.limits = limits or Limits()
+        self.config = config or EngineConfig()
+        self.sampling_defaults = dict(sampling_defaults or {})
+        self.weight_version = weight_version
+        self.held = False
+        self.former = frozenset(former) - {self.model_name}
+        self.stats = EngineStats(engine)
+        self.since_s = time.time()
         self._metrics = metrics
         self._numbers = itertools.count()
         self._live: dict[tuple[str, str], set[str]] = {}
-        self._closed = False
+        self._closed = ""
         self._idle = asyncio.Event()
         self._idle.set()
 
@@ -111,13 +141,40 @@ class Frontend:
         return self.engine.info
 
     @property
+    def model_name(self) -> str:
+        """The model's name in the API: the given one, else the last part of where it is."""
+        return self.config.served_model_name or public_path(
+            self.config.model or self.info.model_path
+        )
+
+    def check_name(self, name: str) -> None:
+        """Refuse a request to a model that was unloaded: this one would answer instead.
+
+        Raises:
+            NotFound: the name is of such a model.
+        """
+        if name in self.former:
+            raise NotFound(
+                f"the model {name[:100]!r} is served no more; this server has {self.model_name!r}",
+                param="model",
+                code="model_not_found",
+            )
+
+    @property
+    def open(self) -> bool:
+        """Whether it takes new jobs."""
+        return not self._closed
+
+    @property
     def num_live(self) -> int:
         """Samples being worked on."""
         return sum(map(len, self._live.values()))
 
-    def close(self) -> None:
-        """Take no new jobs; those that run go on."""
-        self._closed = True
+    def close(
+        self, reason: str = "the server is stopping; send the request to another one"
+    ) -> None:
+        """Take no new jobs; those that run go on. ``reason``: what newcomers are told."""
+        self._closed = reason
 
     async def idle(self) -> None:
         """Wait until nothing runs."""
@@ -132,10 +189,10 @@ class Frontend:
 
         Raises:
             InvalidRequest, ContextLengthExceeded: at once, before the engine hears of any.
-            EngineUnavailable: the server is stopping.
+            EngineUnavailable: the server is stopping, or the model being unloaded.
         """
         if self._closed:
-            raise EngineUnavailable("the server is stopping; send the request to another one")
+            raise EngineUnavailable(self._closed)
         if not 0 < sum(job.params.n for job in jobs) <= MAX_SAMPLES:
             raise InvalidRequest(f"a request may ask for 1 to {MAX_SAMPLES} samples", param="n")
         streams: list[AsyncGenerator[Delta, None]] = []

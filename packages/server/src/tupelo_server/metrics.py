@@ -58,7 +58,7 @@ class Histogram:
 
 
 class Metrics(Collector):
-    """All counters of one server."""
+    """All counters of one model, and of the server's HTTP traffic."""
 
     def __init__(
         self,
@@ -66,10 +66,19 @@ class Metrics(Collector):
         first_token_bounds: Sequence[float] = (),
         inter_token_bounds: Sequence[float] = (),
         latency_bounds: Sequence[float] = (),
+        traffic: Traffic | None = None,
     ) -> None:
-        """Count nothing yet. Bounds are of three histograms, where others are wanted."""
+        """Count nothing yet. Bounds are of three histograms, where others are wanted.
+
+        ``traffic``: the server's, which outlives its models.
+        """
+        self._bounds = {
+            "first_token_bounds": first_token_bounds,
+            "inter_token_bounds": inter_token_bounds,
+            "latency_bounds": latency_bounds,
+        }
         self.model_name = ""
-        self.traffic = Traffic()
+        self.traffic = traffic or Traffic()
         self.num_requests = 0
         self.num_aborted = 0
         self.num_prompt_tokens = 0
@@ -89,6 +98,10 @@ class Metrics(Collector):
         self._seconds: deque[tuple[int, int]] = deque(maxlen=_THROUGHPUT_WINDOW_S + 2)
         self._registry = CollectorRegistry()
         self._registry.register(self)
+
+    def anew(self) -> "Metrics":
+        """Those for another model of the same server."""
+        return Metrics(**self._bounds, traffic=self.traffic)
 
     def count_tokens(self, number: int) -> None:
         """Tokens that were just generated."""

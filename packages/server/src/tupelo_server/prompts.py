@@ -6,7 +6,13 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from tupelo.errors import ContextLengthExceeded, InvalidRequest, QueueFull
+from tupelo.errors import (
+    ContextLengthExceeded,
+    EngineUnavailable,
+    InvalidRequest,
+    QueueFull,
+    TemplateError,
+)
 from tupelo.request import MAX_PROMPTS, check_count
 from tupelo.text.templates import TemplateRenderer
 from tupelo.text.tokenizer import Tokenizer
@@ -21,6 +27,7 @@ _RENDERING = 2
 everything else go on."""
 _MAX_WAITING = 256
 """Conversations that wait for their turn; more are refused."""
+_GONE = "the model was unloaded meanwhile; send the request again"
 
 
 class Prompts:
@@ -51,6 +58,7 @@ class Prompts:
         self._context_length = context_length
         self._threads = ThreadPoolExecutor(_RENDERING, thread_name_prefix="chat-template")
         self._num_rendering = 0
+        self._closed = False
         sources = [self.template(tools=True), self.template()] if self.has_template else []
         self.formats = Formats(tokenizer, sources, tool_call_parser, reasoning_parser)
 
@@ -159,6 +167,7 @@ class Prompts:
                 tools.
             ContextLengthExceeded: the text is too long, whatever its tokens are.
             QueueFull: too many conversations wait to be rendered.
+            EngineUnavailable: the model was unloaded meanwhile.
         """
         template = template or self.template(tools=bool(tools))
         if tools and "tools" not in template:
@@ -188,18 +197,25 @@ class Prompts:
         return (await self.of_texts([text], add_special_tokens=False))[0]
 
     def close(self) -> None:
-        """End the template workers."""
+        """End the template workers; what still waits for one fails."""
+        self._closed = True
         self._renderer.close()
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        self._threads.shutdown(wait=False)
 
     async def _rendered(self, render: Callable[[], str]) -> str:
         if self._num_rendering >= _MAX_WAITING + _RENDERING:
             raise QueueFull(
                 f"{_MAX_WAITING} conversations wait for the chat template already. Try again later"
             )
+        if self._closed:
+            raise EngineUnavailable(_GONE)
         self._num_rendering += 1
         try:
             return await asyncio.get_running_loop().run_in_executor(self._threads, render)
+        except TemplateError:
+            if self._closed:
+                raise EngineUnavailable(_GONE) from None
+            raise
         finally:
             self._num_rendering -= 1
 

@@ -20,16 +20,12 @@ import uvicorn
 import uvloop
 
 from tupelo.config import EngineConfig
-from tupelo.engine.client import EngineClient
 from tupelo.engine.logs import set_up_logging
 from tupelo.errors import ConfigError
-from tupelo.text.templates import TemplateRenderer
-from tupelo.text.tokenizer import load_tokenizer
 from tupelo_server.app import create_app
 from tupelo_server.config import ServerConfig, is_loopback
-from tupelo_server.engine_client import Frontend, Limits
 from tupelo_server.http_limits import LimitedProtocol
-from tupelo_server.prompts import Prompts
+from tupelo_server.loader import NO_MODEL
 from tupelo_server.state import ServerState
 from tupelo_server.tls import tls_options
 
@@ -96,12 +92,8 @@ class Server:
     ) -> None:
         """Prepare; nothing is started. ``template``: chat template instead of the model's."""
         self._config = config
-        self._template = template
-        self._engine = EngineClient(
-            engine_config, log_level=config.log_level, log_format=config.log_format
-        )
-        self._engine.on_death = self._on_death
-        self._state = ServerState(config=config, engine_config=engine_config, engine=self._engine)
+        self._state = ServerState(config=config, engine_config=engine_config, template=template)
+        self._state.loader.on_death = self._on_death
         self._http = http_server(self._state)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._draining: asyncio.Task[None] | None = None
@@ -134,9 +126,7 @@ class Server:
                 await rpc.stop()
             if self._draining is not None:
                 self._draining.cancel()
-            await self._engine.stop()
-            if self._state.frontend is not None:
-                self._state.frontend.prompts.close()
+            await self._state.loader.close()
         return self._exit_code
 
     async def _start_rpc(self) -> "RpcServer | None":
@@ -165,39 +155,19 @@ class Server:
                 self._loop.call_soon_threadsafe(self._on_signal, signal.SIGTERM)
 
     async def _start(self, listener: socket.socket) -> None:
-        """Start the engine; from then on requests are served."""
-        began = time.monotonic()
+        """Load the model, if there is to be one; from then on requests are served."""
         host, port = listener.getsockname()[:2]
         scheme = "https" if self._config.ssl_certfile else "http"
         url = f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
-        logger.info("listening on %s; loading the model", url)
-        info = await self._engine.start(_Progress())
-        tokenizer = await asyncio.to_thread(load_tokenizer, info.tokenizer_path)
-        prompts = Prompts(
-            tokenizer,
-            TemplateRenderer(),
-            self._template,
-            context_length=info.context_length,
-            tool_call_parser=self._config.tool_call_parser,
-            reasoning_parser=self._config.reasoning_parser,
-        )
-        logger.info("formats: %s", prompts.formats)
-        self._state.frontend = Frontend(
-            self._engine,
-            prompts,
-            self._state.metrics,
-            self._state.log,
-            Limits(queue_s=self._config.max_queue_time_s, total_s=self._config.max_request_time_s),
-        )
-        logger.info(
-            "ready in %.1f s: %s (%s, %s on %s) at %s/v1",
-            time.monotonic() - began,
-            self._state.model_name,
-            info.architecture,
-            info.dtype,
-            info.backend,
-            url,
-        )
+        state = self._state
+        if self._config.no_model:
+            state.absent, state.empty = NO_MODEL, True
+            logger.info("listening on %s; no model is loaded", url)
+        else:
+            logger.info("listening on %s; loading the model", url)
+            await state.loader.load(state.first_model)
+            state.empty = False
+            logger.info("serving at %s/v1", url)
         self.ready.set()
         if not self._config.api_keys and not is_loopback(host):
             logger.warning("the API is open to the network without a key; see --api-key")
@@ -218,6 +188,7 @@ class Server:
     async def _drain(self) -> None:
         """Let running requests end while new ones are told to go elsewhere; then close the door."""
         self._state.draining = True
+        await self._state.loader.cancel()
         frontend = self._state.frontend
         end_s = time.monotonic() + self._drain_s
         if frontend is not None:
@@ -266,23 +237,6 @@ class _Http(uvicorn.Server):
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
-
-
-class _Progress:
-    """Logs each start-up phase once, and long ones now and then."""
-
-    def __init__(self) -> None:
-        self._phase = ""
-        self._said_s = 0.0
-
-    def __call__(self, phase: str, fraction: float) -> None:
-        now = time.monotonic()
-        if phase != self._phase:
-            self._phase, self._said_s = phase, now
-            logger.info("engine: %s", phase)
-        elif now - self._said_s > 10.0:
-            self._said_s = now
-            logger.info("engine: %s, %.0f %%", phase, fraction * 100)
 
 
 def _protocol(config: ServerConfig) -> type[LimitedProtocol]:

@@ -10,38 +10,43 @@ from tupelo.engine.client import Health
 from tupelo.errors import EngineUnavailable
 from tupelo_server.access import Access, refuse_browsers
 from tupelo_server.config import ServerConfig
-from tupelo_server.engine_client import Engine, Frontend
+from tupelo_server.engine_client import Frontend
 from tupelo_server.errors import Forbidden
 from tupelo_server.guard import CALLER
 from tupelo_server.keys import Caller
+from tupelo_server.loader import ModelLoader, ModelOptions
 from tupelo_server.metrics import Metrics
 from tupelo_server.request_log import RequestLog
-from tupelo_server.stats import EngineStats
+
+_FRONTEND = "tupelo.frontend"
 
 
 @dataclass(kw_only=True)
 class ServerState:
-    """The server's parts. ``frontend`` is None until the engine is ready.
+    """The server's parts, which outlive its models. What belongs to one model is its frontend's.
 
     Attributes:
+        engine_config: the engine's options, as the server was started with them.
+        frontend: the model that is served; None where there is none, as at the start.
+        absent: why there is none. empty: because an administrator wants it so.
         draining: set when the server has been told to stop.
-        held: an operator keeps the engine from computing; requests wait.
-        weight_version: the operator's name for the weights that are served.
         started_s: when the process began, in seconds since 1970.
-        log: what is written of each request. stats: the engine's numbers.
+        template: source of the chat template that it was started with, instead of the model's.
+        metrics: what is counted of the model's requests. log: what is written of each.
+        loader: loads and unloads models.
     """
 
     config: ServerConfig
     engine_config: EngineConfig
-    engine: Engine
+    template: str | None = None
     frontend: Frontend | None = None
+    absent: str = "the engine is starting"
+    empty: bool = False
     draining: bool = False
-    held: bool = False
-    weight_version: str = field(init=False)
     started_s: float = field(default_factory=time.time)
     metrics: Metrics = field(init=False)
     log: RequestLog = field(init=False)
-    stats: EngineStats = field(init=False)
+    loader: ModelLoader = field(init=False)
 
     def __post_init__(self) -> None:
         config = self.config
@@ -50,34 +55,42 @@ class ServerState:
             inter_token_bounds=config.bucket_inter_token_latency,
             latency_bounds=config.bucket_e2e_request_latency,
         )
-        self.stats = EngineStats(self.engine)
         self.log = RequestLog(enabled=config.log_requests, level=config.log_requests_level)
-        self.weight_version = config.weight_version
+        self.loader = ModelLoader(self)
 
     def health(self) -> Health:
         """Whether requests can be served, from the engine's heartbeats alone."""
-        found = self.engine.health()
-        if found.ready and self.frontend is None:
-            return Health(False, "the tokenizer is being loaded")
-        return found
+        if self.frontend is None:
+            return Health(False, self.absent)
+        return self.frontend.engine.health()
 
     @property
-    def sampling_defaults(self) -> dict[str, float]:
-        """Sampling values where a request to ``/v1`` has none; what is missing is OpenAI's."""
-        from_model = self.config.sampling_defaults == "model"
-        return self.engine.info.generation_defaults if from_model else {}
+    def alive(self) -> bool:
+        """Whether nothing is wrong; a server without a model may be just what is wanted."""
+        return self.empty if self.frontend is None else self.health().ready
 
     @property
-    def model_name(self) -> str:
-        """The model's name in the API: the given one, else the last part of where it is."""
-        given = self.engine_config.served_model_name
-        return given or public_path(self.engine_config.model or self.engine.info.model_path)
+    def first_model(self) -> ModelOptions:
+        """The model that the server was started for."""
+        config = self.config
+        return ModelOptions(
+            engine=self.engine_config,
+            chat_template=self.template,
+            tool_call_parser=config.tool_call_parser,
+            reasoning_parser=config.reasoning_parser,
+            weight_version=config.weight_version,
+        )
 
+    def serving(self) -> Frontend:
+        """The model that is served now.
 
-def public_path(path: str) -> str:
-    """A model's path as strangers may see it: of an absolute one only the last part."""
-    local = path.startswith(("/", "~", "."))
-    return path.rstrip("/").rsplit("/", 1)[-1].removesuffix(".gguf") if local else path
+        Raises:
+            EngineUnavailable: there is none.
+        """
+        if self.frontend is None:
+            code = "model_not_loaded" if self.empty else None
+            raise EngineUnavailable(f"not ready: {self.absent}", code=code)
+        return self.frontend
 
 
 def state_of(request: Request) -> ServerState:
@@ -87,15 +100,15 @@ def state_of(request: Request) -> ServerState:
 
 
 def frontend_of(request: Request) -> Frontend:
-    """The way to the engine.
+    """The model that a request is for: the one that was served when this was first asked. Another
+    may be served before the request ends, and has no part in it.
 
     Raises:
-        EngineUnavailable: it is not ready yet, or the server is stopping.
+        EngineUnavailable: there was none.
     """
-    state = state_of(request)
-    if state.frontend is None:
-        raise EngineUnavailable(f"not ready: {state.health().reason or 'the server is starting'}")
-    return state.frontend
+    frontend: Frontend = request.scope.get(_FRONTEND) or state_of(request).serving()
+    request.scope[_FRONTEND] = frontend
+    return frontend
 
 
 def caller_of(request: Request) -> Caller:

@@ -1,10 +1,12 @@
 """The engine's own numbers, asked for once however many want them."""
 
 import asyncio
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tupelo.errors import RequestError
-from tupelo_server.engine_client import Engine
+
+if TYPE_CHECKING:
+    from tupelo_server.engine_client import Engine
 
 TIMEOUT_S = 2.0
 """An engine that takes longer is shown without numbers."""
@@ -13,7 +15,7 @@ TIMEOUT_S = 2.0
 class EngineStats:
     """Asks an engine for its numbers; who asks meanwhile shares the answer."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: "Engine") -> None:
         self._engine = engine
         self._asking: asyncio.Task[dict[str, Any]] | None = None
 

@@ -296,6 +296,8 @@ def load_tokenizer(path: str | Path, *, cache_dir: str | Path | None = None) -> 
         CheckpointError: nothing usable is there.
         UnsupportedModel: a kind of tokenizer that has no implementation here, by name.
     """
+    if path == "":
+        raise CheckpointError("the model has no tokenizer of its own; give one with --tokenizer")
     path = Path(path)
     if path.is_dir():
         from tupelo.text.hf_folder import read_folder

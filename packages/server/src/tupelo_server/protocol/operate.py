@@ -1,10 +1,19 @@
 """Bodies of the operators' routes."""
 
+from dataclasses import replace
+from functools import partial
 from typing import Any, ClassVar
 
 from pydantic import Field
 
+from tupelo.checkpoint.roots import inside_roots, split_roots
+from tupelo.errors import ConfigError, InvalidRequest
+from tupelo.text.detect import named_reasoning, named_tools
+from tupelo_server.loader import ModelOptions
 from tupelo_server.protocol.fields import ANY, Body, Tolerated
+
+_ENGINE_OPTIONS = ("served_model_name", "load_format", "task", "dtype", "context_length")
+"""Fields of ``/load_model`` that are options of the engine."""
 
 
 class PauseBody(Body):
@@ -38,6 +47,76 @@ class UpdateWeightsBody(Body):
     weight_version: str | None = Field(default=None, max_length=256)
     keep_pause: bool = False
     flush_cache: bool = True
+
+
+class LoadModelBody(Body):
+    """``/load_model``. Without ``model_path`` it is the model that the server was started for, with
+    the options that this was given. With it, what is not given here is as by default, and all that
+    is no field here as the server was started.
+
+    ``chat_template``: its source. ``drain_timeout_s``: seconds that requests of the old model may
+    take to end; by default those of ``--shutdown-timeout-s``.
+    """
+
+    unsupported: ClassVar[Tolerated] = {}
+
+    model_path: str | None = Field(default=None, min_length=1)
+    tokenizer_path: str = ""
+    served_model_name: str = Field(default="", max_length=256)
+    load_format: str = "auto"
+    task: str = "auto"
+    dtype: str = "auto"
+    context_length: int = 0
+    chat_template: str | None = Field(default=None, min_length=1)
+    tool_call_parser: str = "auto"
+    reasoning_parser: str = "auto"
+    weight_version: str = Field(default="default", max_length=256)
+    drain_timeout_s: float | None = Field(default=None, ge=0, le=86_400, strict=False)
+
+    def options(self, first: ModelOptions) -> ModelOptions:
+        """What is to be loaded, on a server that was started for ``first``.
+
+        Raises:
+            InvalidRequest: a path outside the allowed folders, an option's value that is none, or
+                options for a model whose options are given already.
+        """
+        given = self.model_fields_set - {"model_path", "drain_timeout_s"}
+        if self.model_path is None:
+            if given:
+                name = min(given)
+                raise InvalidRequest(f"{name}: needs model_path beside it", param=name)
+            return first
+        values = {name: getattr(self, name) for name in _ENGINE_OPTIONS}
+        allowed = partial(
+            inside_roots, roots=split_roots(first.engine.weight_roots), option="--weight-roots"
+        )
+        values["model"] = str(allowed(self.model_path, param="model_path"))
+        values["tokenizer"] = (
+            str(allowed(self.tokenizer_path, param="tokenizer_path")) if self.tokenizer_path else ""
+        )
+        try:
+            if self.tool_call_parser not in ("auto", "none"):
+                named_tools(self.tool_call_parser)
+            if self.reasoning_parser not in ("auto", "none"):
+                named_reasoning(self.reasoning_parser)
+            engine = replace(first.engine, revision="", **values)
+        except ConfigError as error:
+            raise InvalidRequest(str(error)) from None
+        return ModelOptions(
+            engine=engine,
+            chat_template=self.chat_template,
+            tool_call_parser=self.tool_call_parser,
+            reasoning_parser=self.reasoning_parser,
+            weight_version=self.weight_version,
+        )
+
+
+class UnloadModelBody(Body):
+    """``/unload_model``. ``drain_timeout_s``: as for ``/load_model``."""
+
+    unsupported: ClassVar[Tolerated] = {}
+
+    drain_timeout_s: float | None = Field(default=None, ge=0, le=86_400, strict=False)
 
 
 class WeightVersionBody(Body):

@@ -38,14 +38,14 @@ async def chat_completions(request: Request) -> Response:
     reply = Reply(
         id=job.rid,
         kind="chat.completion.chunk" if body.stream else "chat.completion",
-        model=body.model or state.model_name,
+        model=body.model or frontend.model_name,
         jobs=[job],
-        weight_version=state.weight_version,
+        weight_version=frontend.weight_version,
         cache_report=state.config.enable_cache_report,
         cached_details=body.return_cached_tokens_details,
     )
     tokenizer = frontend.prompts.tokenizer
-    meta = MetaInfo([job], tokenizer, weight_version=state.weight_version)
+    meta = MetaInfo([job], tokenizer, weight_version=frontend.weight_version)
     choices = ChatChoices(
         tokenizer,
         job,

@@ -43,9 +43,9 @@ async def completions(request: Request) -> Response:
     reply = Reply(
         id=jobs[0].rid,
         kind="text_completion",
-        model=body.model or state.model_name,
+        model=body.model or frontend.model_name,
         jobs=jobs,
-        weight_version=state.weight_version,
+        weight_version=frontend.weight_version,
         cache_report=state.config.enable_cache_report,
         cached_details=body.return_cached_tokens_details,
     )
@@ -68,9 +68,10 @@ async def completions(request: Request) -> Response:
 
 
 async def _jobs(body: CompletionBody, state: ServerState, frontend: Frontend) -> list[Job]:
+    frontend.check_name(body.model)
     body.check()
     info = frontend.info
-    params = body.sampling(body.limit, state.sampling_defaults, info.vocab_size)
+    params = body.sampling(body.limit, frontend.sampling_defaults, info.vocab_size)
     params = replace(params, n=body.num_drawn)
     grammar = body.grammar
     priority = check_priority(body.priority, state.engine_config.schedule_policy)

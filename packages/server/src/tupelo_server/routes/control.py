@@ -13,13 +13,13 @@ from starlette.responses import PlainTextResponse, Response
 from tupelo.errors import InvalidRequest
 from tupelo_server import __version__
 from tupelo_server.access import Access, opened_to
+from tupelo_server.engine_client import Frontend, public_path
 from tupelo_server.errors import SchemaError
 from tupelo_server.protocol.fields import Body, documents
 from tupelo_server.state import (
     ServerState,
     frontend_of,
     owner_of,
-    public_path,
     require,
     state_of,
 )
@@ -50,17 +50,17 @@ async def greeting() -> Response:
 @router.get("/get_model_info")
 async def model_info(request: Request) -> Response:
     """The model, in SGLang's words."""
-    info, state = frontend_of(request).info, state_of(request)
-    formats = frontend_of(request).prompts.formats
+    frontend = frontend_of(request)
+    info, config, formats = frontend.info, frontend.config, frontend.prompts.formats
     return JsonResponse(
         {
-            "model_path": public_path(state.engine_config.model) or state.model_name,
-            "served_model_name": state.model_name,
-            "tokenizer_path": public_path(state.engine_config.tokenizer) or state.model_name,
+            "model_path": public_path(config.model) or frontend.model_name,
+            "served_model_name": frontend.model_name,
+            "tokenizer_path": public_path(config.tokenizer) or frontend.model_name,
             "is_generation": info.pooling is None,
             "preferred_sampling_params": info.generation_defaults or None,
-            "weight_version": state.weight_version,
-            "load_format": state.engine_config.load_format,
+            "weight_version": frontend.weight_version,
+            "load_format": config.load_format,
             "reasoning_parser": formats.reasoning.name if formats.reasoning else None,
             "tool_call_parser": formats.tools.name if formats.tools else None,
             "disaggregation_mode": "null",
@@ -84,9 +84,9 @@ async def server_info(request: Request) -> Response:
         info[name] = public_path(info[name])
     return JsonResponse(
         {
-            **_options(state),
+            **_options(state, frontend),
             **info,
-            "served_model_name": state.model_name,
+            "served_model_name": frontend.model_name,
             "version": __version__,
             "startup_time": state.started_s,
             "uptime_s": time.time() - state.started_s,
@@ -125,9 +125,9 @@ async def abort_request(request: Request) -> Response:
     return Response()
 
 
-def _options(state: ServerState) -> dict[str, Any]:
+def _options(state: ServerState, frontend: Frontend) -> dict[str, Any]:
     """The resolved options, without secrets and without paths of this machine."""
-    configs = (state.engine_config, state.config)
+    configs = (frontend.config, state.config)
     options = {
         item.name: getattr(config, item.name)
         for config in configs

@@ -35,7 +35,7 @@ async def generate(request: Request) -> Response:
     meta = MetaInfo(
         jobs,
         frontend.prompts.tokenizer,
-        weight_version=state.weight_version,
+        weight_version=frontend.weight_version,
         text_in_logprobs=body.return_text_in_logprobs,
     )
     reply = NativeReply(jobs, meta, prompt_ids=body.return_prompt_token_ids)

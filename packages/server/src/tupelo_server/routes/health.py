@@ -26,16 +26,18 @@ PROBE_TIMEOUT_S = 20.0
 
 @router.get("/health", openapi_extra=PUBLIC)
 async def health(request: Request) -> Response:
-    """200 while the engine beats, 503 while it starts, stops, is frozen or dead. Empty."""
-    return _empty(ready=state_of(request).health().ready)
+    """200 while the engine beats, and where an administrator took the model away; 503 while the
+    server starts, or its engine is frozen or dead. Empty."""
+    return _empty(ready=state_of(request).alive)
 
 
 @router.get("/ready", openapi_extra=PUBLIC)
 async def ready(request: Request) -> Response:
-    """Like ``/health``, and 503 where requests would wait: the server has been told to stop, or an
-    operator holds the engine."""
+    """Like ``/health``, and 503 where requests would fail or wait: there is no model now, the server
+    has been told to stop, or an operator holds the engine."""
     state = state_of(request)
-    return _empty(ready=state.health().ready and _open(state) and not state.held)
+    frontend = state.frontend
+    return _empty(ready=_open(state) and frontend is not None and not frontend.held)
 
 
 @router.get("/health_generate", openapi_extra=PUBLIC)
@@ -43,11 +45,12 @@ async def health_generate(request: Request) -> Response:
     """Generate one token, or pool one, if nothing runs; a server that is busy or held has its
     heartbeats to show."""
     state = state_of(request)
-    if not (state.health().ready and _open(state)) or state.frontend is None:
+    frontend = state.frontend
+    if not _open(state) or frontend is None:
         return _empty(ready=False)
-    if state.frontend.num_live or state.held:
+    if frontend.num_live or frontend.held:
         return _empty(ready=True)
-    pools = state.frontend.pooler is not None
+    pools = frontend.pooler is not None
     job = Job(
         prompt=Prompt((0,)),
         params=SamplingParams(max_new_tokens=0 if pools else 1, temperature=0.0, ignore_eos=True),
@@ -56,7 +59,7 @@ async def health_generate(request: Request) -> Response:
     )
     try:
         async with asyncio.timeout(PROBE_TIMEOUT_S):
-            await state.frontend.collect([job], "")
+            await frontend.collect([job], "")
     except (RequestError, TimeoutError):
         return _empty(ready=False)
     return _empty(ready=True)
@@ -68,15 +71,18 @@ async def metrics(request: Request) -> Response:
     state = state_of(request)
     if not state.config.enable_metrics:
         raise NotFound("metrics are switched off")
-    stats = {} if state.frontend is None else await state.stats.now()
+    frontend, metrics = state.frontend, state.metrics
+    stats = {} if frontend is None else await frontend.stats.now()
     stats["engine_up"] = int(state.health().ready)
-    stats["messages_dropped"] = state.engine.num_dropped
-    state.metrics.model_name = state.model_name if state.frontend is not None else ""
-    return Response(state.metrics.render(stats), media_type=CONTENT_TYPE_LATEST)
+    stats["messages_dropped"] = 0 if frontend is None else frontend.engine.num_dropped
+    metrics.model_name = "" if frontend is None else frontend.model_name
+    return Response(metrics.render(stats), media_type=CONTENT_TYPE_LATEST)
 
 
 def _open(state: ServerState) -> bool:
-    return state.frontend is not None and not state.draining
+    """Whether a request that comes now is served."""
+    frontend = state.frontend
+    return frontend is not None and frontend.open and state.health().ready and not state.draining
 
 
 def _empty(*, ready: bool) -> Response:

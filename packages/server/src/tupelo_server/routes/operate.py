@@ -58,7 +58,7 @@ async def update_weights_from_disk(request: Request) -> Response:
             "flush_cache: false would serve K/V of the old weights; leave it out",
             param="flush_cache",
         )
-    state = state_of(request)
+    frontend = frontend_of(request)
     try:
         held = await _ask(
             request,
@@ -72,7 +72,7 @@ async def update_weights_from_disk(request: Request) -> Response:
             {"success": False, "message": str(error), "num_paused_requests": 0},
             status_code=error.status,
         )
-    state.weight_version = body.weight_version or state.weight_version
+    frontend.weight_version = body.weight_version or frontend.weight_version
     return JsonResponse(
         {
             "success": True,
@@ -86,9 +86,10 @@ async def update_weights_from_disk(request: Request) -> Response:
 async def update_weight_version(request: Request) -> Response:
     """Name the weights that are served; replies carry the name."""
     body = await _body(request, WeightVersionBody)
+    frontend = frontend_of(request)
     if body.abort_all_requests:
-        await frontend_of(request).abort_all()
-    state_of(request).weight_version = body.new_version
+        await frontend.abort_all()
+    frontend.weight_version = body.new_version
     return JsonResponse(
         {
             "success": True,
@@ -102,7 +103,7 @@ async def update_weight_version(request: Request) -> Response:
 @router.get("/weight_version")
 async def weight_version(request: Request) -> Response:
     """The name of the weights that are served."""
-    return JsonResponse({"weight_version": state_of(request).weight_version})
+    return JsonResponse({"weight_version": frontend_of(request).weight_version})
 
 
 @router.get("/release_memory_occupation", openapi_extra=_admin())
@@ -147,8 +148,9 @@ async def _body(request: Request, kind: type[B]) -> B:
 
 async def _ask(request: Request, action: str, **args: Any) -> Any:
     """An operator's call; takes note of whether steps are held after it."""
-    engine, state = frontend_of(request).engine, state_of(request)
+    frontend = frontend_of(request)
+    engine = frontend.engine
     try:
         return await engine.control(action, timeout_s=LONG_CALL_S, **args)
     finally:
-        state.held = bool((await engine.control("stats"))["paused"])
+        frontend.held = bool((await engine.control("stats"))["paused"])

@@ -4,7 +4,7 @@ import asyncio
 import base64
 import time
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from fastapi import APIRouter
@@ -31,6 +31,8 @@ from tupelo_server.wire import JsonResponse, read_object
 
 router = APIRouter()
 
+B = TypeVar("B", bound=PooledBody)
+
 _VERBS = {
     PoolingTask.EMBED: "makes no embeddings",
     PoolingTask.RANK: "ranks nothing",
@@ -41,7 +43,7 @@ _VERBS = {
 @router.post("/v1/embeddings", openapi_extra=documents(EmbeddingsBody))
 async def embeddings(request: Request) -> Response:
     """OpenAI's embeddings."""
-    body = EmbeddingsBody.parse(await _values(request))
+    body = await _parsed(request, EmbeddingsBody)
     pooler = pooler_of(request, PoolingTask.EMBED)
     if pooler.info.per_token and body.encoding_format == "base64":
         raise InvalidRequest(
@@ -60,14 +62,14 @@ async def embeddings(request: Request) -> Response:
         for index, pooled in enumerate(found)
     ]
     usage = usage_of(prompts)
-    model = body.model or state_of(request).model_name
+    model = body.model or frontend_of(request).model_name
     return JsonResponse({"object": "list", "data": data, "model": model, "usage": usage})
 
 
 @router.post("/v1/classify", openapi_extra=documents(ClassifyBody))
 async def classify(request: Request) -> Response:
     """The class of each text, with the probability of each class."""
-    body = ClassifyBody.parse(await _values(request))
+    body = await _parsed(request, ClassifyBody)
     pooler = pooler_of(request, PoolingTask.CLASSIFY)
     if pooler.info.per_token:
         raise InvalidRequest(
@@ -82,7 +84,7 @@ async def classify(request: Request) -> Response:
             "id": new_id("classify"),
             "object": "list",
             "created": int(time.time()),
-            "model": body.model or state_of(request).model_name,
+            "model": body.model or frontend_of(request).model_name,
             "data": [
                 {"index": index, **_classes(pooled, pooler.info)}
                 for index, pooled in enumerate(found)
@@ -96,7 +98,7 @@ async def classify(request: Request) -> Response:
 @router.put("/v1/rerank", openapi_extra=documents(RerankBody))
 async def rerank(request: Request) -> Response:
     """Documents by how well they fit a query, the best first."""
-    body = RerankBody.parse(await _values(request))
+    body = await _parsed(request, RerankBody)
     pooler = pooler_of(request, PoolingTask.RANK)
     num_returned = body.num_returned()
     limit = body.limit(longest_of(request, pooler))
@@ -132,7 +134,7 @@ async def classify_native(request: Request) -> Response:
 
 
 async def _encode(request: Request, task: PoolingTask | None) -> Response:
-    body = EncodeBody.parse(await _values(request))
+    body = await _parsed(request, EncodeBody)
     inputs = body.inputs()
     pooler = pooler_of(request, PoolingTask.RANK if body.is_cross_encoder_request else task)
     params: PoolingParams | list[PoolingParams]
@@ -236,9 +238,11 @@ def rank_score(pooled: Pooled, info: PoolingInfo) -> float:
     return float(scores(pooled.rows[0], info.activation)[-1])
 
 
-async def _values(request: Request) -> dict[str, Any]:
-    frontend_of(request)
-    return await read_object(request, state_of(request).config.request_timeout_s)
+async def _parsed(request: Request, kind: type[B]) -> B:
+    frontend = frontend_of(request)
+    body = kind.parse(await read_object(request, state_of(request).config.request_timeout_s))
+    frontend.check_name(body.model)
+    return body
 
 
 def _params(info: PoolingInfo, dimensions: int | None, output: str = "") -> PoolingParams:

@@ -43,6 +43,7 @@ async def score(request: Request) -> Response:
     """A row of scores for each item: of the labels' ids, or of a classifier's classes."""
     state, frontend = state_of(request), frontend_of(request)
     body = ScoreBody.parse(await read_object(request, state.config.request_timeout_s))
+    frontend.check_name(body.model)
     heat, prompts = body.heat(), body.prompts()
     with client_names(_NAMES):
         if frontend.pooler is not None:
@@ -59,7 +60,7 @@ async def score(request: Request) -> Response:
     reply = {
         "object": "scoring",
         "scores": found,
-        "model": body.model or state.model_name,
+        "model": body.model or frontend.model_name,
         "usage": usage_of(made),
     }
     return JsonResponse({**reply, "token_logprobs": rows} if body.return_token_logprobs else reply)

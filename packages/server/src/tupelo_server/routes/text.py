@@ -20,6 +20,7 @@ async def tokenize(request: Request) -> Response:
     """Ids of a text, of each of several texts, or of a rendered conversation."""
     state, frontend = state_of(request), frontend_of(request)
     body = TokenizeBody.parse(await read_object(request, state.config.request_timeout_s))
+    frontend.check_name(body.model)
     if (body.prompt is None) == (body.messages is None):
         raise InvalidRequest("give exactly one of prompt and messages", param="prompt")
     if body.messages is not None:
@@ -57,6 +58,7 @@ async def detokenize(request: Request) -> Response:
     """The text of ids, or of each of several lists of them."""
     state, frontend = state_of(request), frontend_of(request)
     body = DetokenizeBody.parse(await read_object(request, state.config.request_timeout_s))
+    frontend.check_name(body.model)
     several = bool(body.tokens) and isinstance(body.tokens[0], list)
     lists = [
         [token for token in ids if isinstance(token, int)]

@@ -5,7 +5,7 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Any
 
-from tupelo.errors import EngineUnavailable, InvalidRequest, RequestError
+from tupelo.errors import InvalidRequest, RequestError
 from tupelo.pooling import PoolingParams, PoolingTask
 from tupelo_server.engine_client import Frontend
 from tupelo_server.generation import Delta, Job
@@ -51,7 +51,7 @@ class Service:
         frontend = self._frontend()
         pooler = frontend.pooler
         if pooler is None or PoolingTask.EMBED not in pooler.info.tasks:
-            raise InvalidRequest(f"{self._state.model_name} makes no embeddings", param="model")
+            raise InvalidRequest(f"{frontend.model_name} makes no embeddings", param="model")
         values = given(request)
         if "text" in values:
             (prompt,) = await frontend.prompts.of_texts([values["text"]])
@@ -89,9 +89,10 @@ class Service:
 
     async def model_info(self, request: Any, owner: str) -> Any:
         """What is being served."""
-        state, info = self._state, self._frontend().info
+        frontend = self._frontend()
+        info = frontend.info
         return message("ModelInfoResponse")(
-            served_model_name=state.model_name,
+            served_model_name=frontend.model_name,
             architecture=info.architecture,
             dtype=info.dtype,
             backend=info.backend,
@@ -99,7 +100,7 @@ class Service:
             context_length=info.context_length,
             max_total_tokens=info.max_total_tokens,
             eos_token_ids=info.eos_token_ids,
-            weight_version=state.weight_version,
+            weight_version=frontend.weight_version,
         )
 
     async def abort(self, request: Any, owner: str) -> Any:
@@ -120,7 +121,7 @@ class Service:
         state = self._state
         if state.draining:
             return False, "the server is stopping"
-        if state.held:
+        if state.frontend is not None and state.frontend.held:
             return False, "an operator holds the engine"
         found = state.health()
         return found.ready, "" if found.ready else found.reason
@@ -129,12 +130,9 @@ class Service:
         """The way to the engine.
 
         Raises:
-            EngineUnavailable: it is not ready yet, or the server is stopping.
+            EngineUnavailable: there is no model now.
         """
-        if self._state.frontend is None:
-            reason = self._state.health().reason or "the server is starting"
-            raise EngineUnavailable(f"not ready: {reason}")
-        return self._state.frontend
+        return self._state.serving()
 
 
 class RequestsRunning(RequestError):
