@@ -19,9 +19,11 @@ from tupelo_server.protocol.fields import ANY, COMMON_UNSUPPORTED, Body
 from tupelo_server.protocol.grammar import GRAMMAR_FIELDS
 from tupelo_server.protocol.native import GenerateBody
 from tupelo_server.protocol.operate import (
+    LoadModelBody,
     MemoryBody,
     PauseBody,
     ProfileBody,
+    UnloadModelBody,
     UpdateWeightsBody,
     WeightVersionBody,
 )
@@ -52,6 +54,8 @@ BODIES: dict[str, type[Body]] = {
     "/update_weight_version": WeightVersionBody,
     "/release_memory_occupation, /resume_memory_occupation": MemoryBody,
     "/start_profile": ProfileBody,
+    "/load_model": LoadModelBody,
+    "/unload_model": UnloadModelBody,
 }
 
 

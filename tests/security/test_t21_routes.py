@@ -18,6 +18,9 @@ ADMIN = {
     "/resume_memory_occupation",
     "/start_profile",
     "/stop_profile",
+    "/load_model",
+    "/unload_model",
+    "/model_state",
 }
 """What at least is no user's business."""
 

@@ -19,6 +19,8 @@ PATHS = [
     "/resume_memory_occupation",
     "/start_profile",
     "/stop_profile",
+    "/load_model",
+    "/unload_model",
 ]
 
 

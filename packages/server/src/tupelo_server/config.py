@@ -66,7 +66,7 @@ class ServerConfig:
     trust_request_chat_template: bool = option(
         False, "render chat templates that requests bring, in the sandbox of the model's own"
     )
-    no_model: bool = option(
+    without_model: bool = option(
         False, "start without a model; an administrator loads one with POST /load_model"
     )
     weight_version: str = option("default", "name of the weights, which replies tell")
@@ -148,9 +148,10 @@ class ServerConfig:
         both = set(self.api_keys) & set(self.admin_api_keys)
         if both:
             raise ConfigError("a key is given as an API key and as an admin key; use two keys")
-        if self.no_model and not (self.admin_api_keys or self.enable_admin_routes):
+        if self.without_model and not (self.admin_api_keys or self.enable_admin_routes):
             raise ConfigError(
-                "--no-model: nobody could load one; give --admin-api-key, or --enable-admin-routes"
+                "--without-model: nobody could load one; give --admin-api-key or "
+                "--enable-admin-routes"
             )
         if self.enable_admin_routes and self.admin_api_keys:
             raise ConfigError("--enable-admin-routes is for a server without an admin key")

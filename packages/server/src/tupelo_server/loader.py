@@ -12,6 +12,7 @@ import logging
 import time
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -56,6 +57,15 @@ class ModelOptions:
     weight_version: str
 
 
+class Stage(StrEnum):
+    """What a server has of a model."""
+
+    EMPTY = "empty"
+    LOADING = "loading"
+    SERVING = "serving"
+    UNLOADING = "unloading"
+
+
 class ModelChanging(RequestError):
     """Another model is being loaded, or this one unloaded."""
 
@@ -68,6 +78,8 @@ class ModelLoader:
 
     Attributes:
         on_death: called with the exit code if an engine ends without being told to.
+        stage: what there is now. progress: of a model that is being loaded, its phase and how much
+            of that is done.
     """
 
     def __init__(self, state: "ServerState") -> None:
@@ -75,6 +87,8 @@ class ModelLoader:
         self._engine: EngineClient | None = None
         self._change: asyncio.Task[Any] | None = None
         self._former: set[str] = set()
+        self.stage = Stage.EMPTY
+        self.progress = Progress()
         self.on_death: Callable[[int], None] | None = None
 
     async def load(self, options: ModelOptions, *, drain_s: float = 0.0) -> Frontend:
@@ -139,6 +153,7 @@ class ModelLoader:
         if engine is None or frontend is None:
             return
         logger.info("unloading %s", frontend.model_name)
+        self.stage = Stage.UNLOADING
         engine.on_death = None
         frontend.close(LEAVING)
         if not await _idle(frontend, 0.0 if frontend.held else drain_s):
@@ -147,9 +162,10 @@ class ModelLoader:
         self._former.add(frontend.model_name)
         state.frontend, state.absent, state.empty = None, NO_MODEL, True
         state.metrics = state.metrics.anew()
-        self._engine = None
         await engine.stop()
+        self._engine = None
         frontend.prompts.close()
+        self.stage = Stage.EMPTY
         del frontend
         gc.collect()  # vocabularies are large, and what holds them is in cycles
         logger.info("no model is loaded")
@@ -163,15 +179,16 @@ class ModelLoader:
         )
         engine.on_death = self.on_death
         self._engine = engine
+        self.stage, self.progress = Stage.LOADING, Progress()
         state.absent = "the model is being loaded"
         try:
             frontend = await self._start(engine, options)
         except BaseException:
-            self._engine = None
-            state.absent = NO_MODEL
             await engine.stop()
+            self._engine = None
+            self.stage, state.absent = Stage.EMPTY, NO_MODEL
             raise
-        state.frontend = frontend
+        state.frontend, self.stage = frontend, Stage.SERVING
         info = frontend.info
         logger.info(
             "ready in %.1f s: %s (%s, %s on %s)",
@@ -185,7 +202,7 @@ class ModelLoader:
 
     async def _start(self, engine: EngineClient, options: ModelOptions) -> Frontend:
         state, config = self._state, self._state.config
-        info = await engine.start(_Progress())
+        info = await engine.start(self.progress)
         tokenizer = await asyncio.to_thread(load_tokenizer, info.tokenizer_path)
         prompts = Prompts(
             tokenizer,
@@ -239,17 +256,18 @@ def _check_files(config: EngineConfig) -> None:
     load_tokenizer(tokenizer)
 
 
-class _Progress:
-    """Logs each start-up phase once, and long ones now and then."""
+class Progress:
+    """How far an engine's start is. Logs each phase once, and long ones now and then."""
 
     def __init__(self) -> None:
-        self._phase = ""
+        self.phase = ""
+        self.fraction = 0.0
         self._said_s = 0.0
 
     def __call__(self, phase: str, fraction: float) -> None:
-        now = time.monotonic()
-        if phase != self._phase:
-            self._phase, self._said_s = phase, now
+        now, self.fraction = time.monotonic(), fraction
+        if phase != self.phase:
+            self.phase, self._said_s = phase, now
             logger.info("engine: %s", phase)
         elif now - self._said_s > 10.0:
             self._said_s = now

@@ -160,7 +160,7 @@ class Server:
         scheme = "https" if self._config.ssl_certfile else "http"
         url = f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
         state = self._state
-        if self._config.no_model:
+        if self._config.without_model:
             state.absent, state.empty = NO_MODEL, True
             logger.info("listening on %s; no model is loaded", url)
         else:

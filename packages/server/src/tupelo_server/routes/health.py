@@ -33,7 +33,7 @@ async def health(request: Request) -> Response:
 
 @router.get("/ready", openapi_extra=PUBLIC)
 async def ready(request: Request) -> Response:
-    """Like ``/health``, and 503 where requests would fail or wait: there is no model now, the server
+    """Like ``/health``, and 503 where requests would fail or wait: there is no model, the server
     has been told to stop, or an operator holds the engine."""
     state = state_of(request)
     frontend = state.frontend

@@ -7,7 +7,7 @@ from starlette.responses import Response
 from tupelo.errors import EngineUnavailable, InvalidRequest, RequestError, TupeloError
 from tupelo_server.access import Access, opened_to
 from tupelo_server.engine_client import public_path
-from tupelo_server.loader import ModelOptions
+from tupelo_server.loader import ModelOptions, Stage
 from tupelo_server.protocol.fields import documents
 from tupelo_server.protocol.operate import LoadModelBody, UnloadModelBody
 from tupelo_server.state import ServerState, state_of
@@ -22,7 +22,7 @@ async def load_model(request: Request) -> Response:
     state = state_of(request)
     body = LoadModelBody.parse(await read_object(request, state.config.request_timeout_s))
     options = body.options(state.first_model)
-    refuse_while_stopping(state)
+    _refuse_while_stopping(state)
     try:
         found = await state.loader.load(options, drain_s=_drain_s(state, body.drain_timeout_s))
     except RequestError:
@@ -38,13 +38,30 @@ async def unload_model(request: Request) -> Response:
     """Take the model away, with all its memory, once its requests have ended."""
     state = state_of(request)
     body = UnloadModelBody.parse(await read_object(request, state.config.request_timeout_s))
-    refuse_while_stopping(state)
+    _refuse_while_stopping(state)
     await state.loader.unload(drain_s=_drain_s(state, body.drain_timeout_s))
     return JsonResponse({"success": True, "message": "No model is served now.", "model": None})
 
 
-def refuse_while_stopping(state: ServerState) -> None:
-    """Models are neither loaded nor unloaded where the server ends anyway, nor before it is ready.
+@router.get("/model_state", openapi_extra=opened_to(Access.ADMIN))
+async def model_state(request: Request) -> Response:
+    """Whether a model is served, loaded or unloaded, how far that is, and how much runs."""
+    state = state_of(request)
+    frontend, loader = state.frontend, state.loader
+    loading = loader.stage is Stage.LOADING
+    return JsonResponse(
+        {
+            "state": loader.stage.value,
+            "model": None if frontend is None else frontend.model_name,
+            "num_running": 0 if frontend is None else frontend.num_live,
+            "phase": loader.progress.phase if loading else None,
+            "progress": loader.progress.fraction if loading else None,
+        }
+    )
+
+
+def _refuse_while_stopping(state: ServerState) -> None:
+    """Models are neither loaded nor unloaded where the server ends anyway.
 
     Raises:
         EngineUnavailable: so it is.
