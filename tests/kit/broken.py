@@ -40,6 +40,7 @@ BASE = Backend(
     device="cpu",
     capabilities=Capabilities(
         dtypes=("float32",),
+        chunked=True,
         sinks=True,
         latent_kv=True,
         same_step_sharing=True,
@@ -166,6 +167,13 @@ class WindowTooWide(ReferenceAttention):
     def __init__(self, specs: Sequence[AttentionSpec], *args: Any) -> None:
         wide = [s if s.window is None else replace(s, window=s.window + 1) for s in specs]
         super().__init__(wide, *args)
+
+
+class ChunksSlide(ReferenceAttention):
+    """Chunked layers see as far back as windowed ones."""
+
+    def __init__(self, specs: Sequence[AttentionSpec], *args: Any) -> None:
+        super().__init__([replace(s, chunked=False) for s in specs], *args)
 
 
 class ScaleForgotten(ReferenceAttention):

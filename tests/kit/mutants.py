@@ -146,6 +146,12 @@ MUTANTS: dict[str, Mutant] = {
         ),
         ("attention/long", "attention/soft_cap"),
     ),
+    "chunks_slide": Mutant(
+        _attention(ChunksSlide),
+        "attention/",
+        ("attention/chunked/*",),
+        ("attention/window/*", "attention/long"),
+    ),
     "packed_keys_as_they_came": Mutant(
         _attention(PackedKeysAsTheyCame),
         "attention/",

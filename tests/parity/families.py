@@ -87,7 +87,8 @@ def randomise(model: PreTrainedModel) -> None:
             if parameter.ndim == 2:
                 parameter.copy_(noise * 1.5 * parameter.shape[1] ** -0.5)
             elif parameter.ndim == 3:
-                parameter.copy_(noise * 1.5 * parameter.shape[2] ** -0.5)
+                inputs = 1 if "feed_forward" in name else 2  # Llama 4's experts lie the other way
+                parameter.copy_(noise * 1.5 * parameter.shape[inputs] ** -0.5)
             elif name.endswith("sinks"):
                 parameter.copy_(noise * 2.0)
             elif name.endswith("norm.weight"):
@@ -108,6 +109,12 @@ _LLAMA3 = {
 _GEMMA = {"head_dim": 32, "query_pre_attn_scalar": 24, "sliding_window": 20}
 _MIXED = ["sliding_attention", "sliding_attention", "full_attention", "sliding_attention"]
 
+_VISION = {
+    "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64,
+    "vision_output_dim": 16, "projector_input_dim": 16, "projector_output_dim": 16,
+    "image_size": 28, "patch_size": 14,
+}  # fmt: skip
+
 _LONG = {
     "short_factor": [1.0, 1.1, 1.2, 1.3, 1.4, 1.5, 1.6, 1.7],
     "long_factor": [1.5, 2.0, 2.5, 3.0, 3.5, 4.0, 4.5, 5.0],
@@ -124,6 +131,12 @@ _MLA = {
     "v_head_dim": 16, "num_key_value_heads": 4,
 }  # fmt: skip
 
+_LLAMA4 = {
+    "head_dim": 16, "intermediate_size": 32, "intermediate_size_mlp": 96, "num_hidden_layers": 5,
+    "num_local_experts": 4, "interleave_moe_layer_step": 2, "attention_chunk_size": 20,
+    "floor_scale": 8, "attn_scale": 0.4, **_rope("llama3", **_LLAMA3),
+}  # fmt: skip
+
 FAMILIES = [
     Family("llama", "LlamaForCausalLM", {}),
     Family("llama-tied-llama3", "LlamaForCausalLM", {
@@ -136,6 +149,14 @@ FAMILIES = [
     }),
     Family("mistral-full", "MistralForCausalLM", {"sliding_window": None}),
     Family("mistral-windowed", "MistralForCausalLM", {"sliding_window": 20}),
+    Family("llama4", "Llama4ForCausalLM", _LLAMA4),
+    Family("llama4-two-experts-unnormed", "Llama4ForCausalLM", {
+        **_LLAMA4, "num_experts_per_tok": 2, "use_qk_norm": False, "attention_bias": True,
+        "attn_temperature_tuning": False, "interleave_moe_layer_step": 1,
+    }),
+    Family("llama4-with-vision", "Llama4ForConditionalGeneration", {
+        "text_config": {**_TINY, **_LLAMA4}, "vision_config": _VISION,
+    }),
     Family("qwen2", "Qwen2ForCausalLM", {"num_key_value_heads": 4}),
     Family("qwen2-upper-layers-windowed", "Qwen2ForCausalLM", {
         "use_sliding_window": True, "sliding_window": 20, "max_window_layers": 1,

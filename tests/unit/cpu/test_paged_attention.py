@@ -105,6 +105,8 @@ def dense_attention(world: World, index: int) -> Tensor:
         hidden = key > query
         if spec.window is not None:
             hidden = hidden | (key <= query - spec.window)
+            if spec.chunked:
+                hidden = hidden | (key // spec.window < query // spec.window)
         scores = scores.masked_fill(hidden, float("-inf"))
         if world.sinks is not None:
             sink = world.sinks[head].double().expand(n, 1)
@@ -124,6 +126,7 @@ def make_world(
     head_dim: int = 32,
     page_size: int = 16,
     window: int | None = None,
+    chunked: bool = False,
     soft_cap: float | None = None,
     size: float = 1.0,
     heads_first: bool = False,
@@ -142,6 +145,7 @@ def make_world(
         head_dim=head_dim,
         scale=head_dim**-0.5,
         window=window,
+        chunked=chunked,
         soft_cap=soft_cap,
     )
     sequences = [Sequence(draw(n, heads), draw(n, kv_heads), draw(n, kv_heads)) for n in lengths]
@@ -173,6 +177,8 @@ CASES = {
     "window": {"window": 37},
     "window_1": {"window": 1},
     "window_long": {"window": 140},
+    "chunked": {"window": 37, "chunked": True},
+    "chunked_long": {"window": 140, "chunked": True},
     "soft_cap": {"soft_cap": 20.0, "size": 3.0},
     "soft_cap_and_window": {"soft_cap": 5.0, "window": 50, "size": 3.0},
     "sinks": {"sinks": True},

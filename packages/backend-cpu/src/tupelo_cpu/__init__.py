@@ -26,6 +26,7 @@ def backend() -> Backend | Unavailable:
         capabilities=Capabilities(
             priority=0,
             dtypes=("float32", "bfloat16", "float16"),
+            chunked=True,
             sinks=True,
             latent_kv=True,
             same_step_sharing=True,

@@ -151,6 +151,8 @@ def _attend(q: Tensor, k: Tensor, v: Tensor, kind: AttentionSpec, sinks: Tensor 
     visible = distance >= 0
     if kind.window is not None:
         visible &= distance < kind.window
+        if kind.chunked:
+            visible &= distance <= distance[:, :1] % kind.window
     q, k, v = q.transpose(0, 1), k.transpose(0, 1), v.transpose(0, 1)
     if kind.soft_cap is None and sinks is None:
         out = F.scaled_dot_product_attention(

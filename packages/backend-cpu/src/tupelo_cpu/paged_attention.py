@@ -90,6 +90,7 @@ class PagedAttention:
             num_kv_heads=spec.num_kv_heads,
             head_dim=spec.head_dim,
             window=spec.window or 0,
+            chunked=spec.chunked,
             scale=spec.scale,
             soft_cap=spec.soft_cap or 0.0,
         )

@@ -56,6 +56,7 @@ def backend() -> Backend | Unavailable:
             priority=100,
             dtypes=("bfloat16", "float16", "float32"),
             graph=GraphGrade.CAPTURED if options.graphs else GraphGrade.NONE,
+            chunked=True,
             sinks=True,
             latent_kv=True,
             same_step_sharing=True,

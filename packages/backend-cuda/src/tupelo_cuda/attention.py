@@ -232,6 +232,8 @@ def _lacking(spec: AttentionSpec) -> str:
     """What of a spec neither FlashInfer nor Triton has here; "" for nothing."""
     if spec.sinks:
         return "sinks"
+    if spec.chunked:
+        return "chunked windows"
     return "compressed K/V" if spec.value_dim is not None else ""
 
 

@@ -77,6 +77,8 @@ class AttentionSpec:
             head ``h`` reads K/V head ``h // (num_heads // num_kv_heads)``.
         scale: factor on ``q @ k``.
         value_dim, window: as in ``KVSpec``.
+        chunked: positions are cut into spans of ``window``, and a token sees only those of its own
+            span: of a window before it, what lies behind the last multiple of ``window``.
         soft_cap: logits become ``soft_cap * tanh(logits / soft_cap)``; None for none.
         causal: False in encoders: a token sees all tokens of its row in this step, before and after
             it, or with a window those less than ``window`` away. Nothing is stored for such a
@@ -92,6 +94,7 @@ class AttentionSpec:
     scale: float
     value_dim: int | None = None
     window: int | None = None
+    chunked: bool = False
     soft_cap: float | None = None
     causal: bool = True
     sinks: bool = False

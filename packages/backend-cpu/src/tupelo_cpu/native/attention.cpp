@@ -197,11 +197,15 @@ void finish(float m, float l, const float* o, const float* sink, float* out, int
   for (int64_t i = 0; i < d; i++) out[i] = o[i] * factor;
 }
 
+// The first token that one at `position` sees.
+int64_t first_seen(const AttentionCall& c, int64_t position) {
+  if (c.window <= 0) return 0;
+  return c.chunked ? position / c.window * c.window : std::max<int64_t>(0, position - c.window + 1);
+}
+
 struct Tile {
   int64_t rows, group, position;  // row i is token i / group of the task, at `position` + i / group
-  int64_t low(int64_t row, int64_t window) const {
-    return window > 0 ? std::max<int64_t>(0, position + row / group - window + 1) : 0;
-  }
+  int64_t low(int64_t row, const AttentionCall& c) const { return first_seen(c, position + row / group); }
   int64_t high(int64_t row) const { return position + row / group + 1; }
 };
 
@@ -222,7 +226,7 @@ void attend_rows(const AttentionCall& c, const Tile& tile, const Workspace& w, c
   for (int64_t p = 0; p < panels; p++)
     multiply_panel(rows, w.q + r0 * d, d, PackedRows{w.k + p * NR * d}, d, nullptr, 0, scores + p * NR, BLOCK);
   for (int64_t r = r0; r < r1; r++)
-    softmax_row(w.scores + r * BLOCK, panels * NR, block.begin, tile.low(r, c.window), tile.high(r), c.scale,
+    softmax_row(w.scores + r * BLOCK, panels * NR, block.begin, tile.low(r, c), tile.high(r), c.scale,
                 c.soft_cap, w.stats + r * 4, w.stats + r * 4 + 1);
   for (int64_t column = 0; column < dp; column += NR) {
     GatheredRows v = {block.v + column, block.offsets, block.next, block.next_offsets,
@@ -265,7 +269,7 @@ void run_task(const AttentionCall& c, const Tensors& t, const Task& task, const 
     int64_t parts = (tile.rows + MR - 1) / MR;
     for (int64_t i = 0; i < parts; i++) {
       int64_t r0 = tile.rows * i / parts, r1 = tile.rows * (i + 1) / parts;
-      if (tile.high(r1 - 1) <= begin || tile.low(r0, c.window) >= begin + n) {
+      if (tile.high(r1 - 1) <= begin || tile.low(r0, c) >= begin + n) {
         for (int64_t r = r0; r < r1; r++) w.stats[r * 4] = MINUS_INFINITY, w.stats[r * 4 + 1] = 0;
         if (task.partial >= 0) std::fill(w.partial + r0 * dp, w.partial + r1 * dp, 0.0f);
         continue;
@@ -324,7 +328,7 @@ void WorkList::build(const AttentionCall& c, int threads) {
     // Late tokens see most: they come first, so that no long task is left for the end.
     for (int64_t end = length; end > 0; end -= tokens) {
       int64_t begin = std::max<int64_t>(0, end - tokens);
-      int64_t low = c.window > 0 ? std::max<int64_t>(0, position + begin - c.window + 1) : 0;
+      int64_t low = first_seen(c, position + begin);
       Task task = {static_cast<int32_t>(row), 0, static_cast<int32_t>(begin), static_cast<int32_t>(end),
                    static_cast<int32_t>(low / BLOCK),
                    static_cast<int32_t>((position + end + BLOCK - 1) / BLOCK), -1};

@@ -70,6 +70,7 @@ class AttentionCallStruct(ctypes.Structure):
         ("num_kv_heads", _LONG),
         ("head_dim", _LONG),
         ("window", _LONG),
+        ("chunked", _LONG),
         ("page_stride", _LONG),
         ("token_stride", _LONG),
         ("head_stride", _LONG),

@@ -20,6 +20,7 @@ struct AttentionCall {
   int64_t num_rows, num_tokens, max_pages, page_size;
   int64_t num_heads, num_kv_heads, head_dim;
   int64_t window;                                // 0 for none
+  int64_t chunked;                               // the window begins at a multiple of its length
   int64_t page_stride, token_stride, head_stride;  // of both caches, in elements
   float scale, soft_cap;                         // soft_cap 0 for none
 };

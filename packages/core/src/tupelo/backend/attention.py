@@ -193,7 +193,7 @@ class _ReferencePlan:
 
     ``store``: (T,) pool indices, scratch for padding. ``gather``: (T, L) pool indices of the row's
     tokens. ``distance``: (T, L) query position minus key position; visible means 0 <= distance <
-    window.
+    window, and in chunks no more than the query's own distance from where its span begins.
     """
 
     store: tuple[Tensor, ...]
@@ -305,6 +305,8 @@ class ReferenceAttention(AttentionBackend):
         visible = distance >= 0
         if kind.window is not None:
             visible = visible & (distance < kind.window)
+            if kind.chunked:  # key 0 is as far away as the query's position
+                visible = visible & (distance <= distance[:, :1] % kind.window)
         scores = scores.masked_fill(~visible[:, None, None, :], float("-inf"))
         weights = _softmax(scores, sinks)
         values = torch.einsum("tngl,tlnd->tngd", weights, v_pool[gather].float())

@@ -45,7 +45,7 @@ class Capabilities:
         page_sizes: tokens a page, the preferred one first; empty means any.
         head_dims: supported by its attention; empty means any.
         quant_schemes: names of ``QuantScheme`` that its linear kernels read.
-        window, soft_cap, sinks: attention features.
+        window, chunked, soft_cap, sinks: attention features.
         latent_kv: attention over K/V whose values are part of the keys (``KVSpec.value_dim``).
         graph: execution grade.
         static_shapes: the runner must be given a bucket with fixed sizes.
@@ -76,6 +76,7 @@ class Capabilities:
     head_dims: tuple[int, ...] = ()
     quant_schemes: tuple[str, ...] = ("none",)
     window: bool = True
+    chunked: bool = False
     soft_cap: bool = True
     sinks: bool = False
     latent_kv: bool = False
@@ -224,6 +225,7 @@ def check_attention(
     for spec in specs:
         problems = [
             (spec.window is not None and not capabilities.window, "sliding windows"),
+            (spec.chunked and not capabilities.chunked, "chunked windows"),
             (spec.soft_cap is not None and not capabilities.soft_cap, "attention soft-caps"),
             (spec.sinks and not capabilities.sinks, "attention sinks"),
             (spec.value_dim is not None and not capabilities.latent_kv, "compressed K/V (MLA)"),

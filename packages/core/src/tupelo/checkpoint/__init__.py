@@ -11,7 +11,7 @@ from tupelo.checkpoint.layout import Layout
 from tupelo.checkpoint.locate import locate
 from tupelo.checkpoint.model_config import ModelConfig, parse_hf_config
 from tupelo.checkpoint.pooling import HeadLayer, PoolingConfig, PoolingHead
-from tupelo.checkpoint.rope import RopeConfig
+from tupelo.checkpoint.rope import QueryGrowth, RopeConfig
 from tupelo.checkpoint.tensors import HostTensor, TensorInfo
 
 __all__ = [
@@ -29,6 +29,7 @@ __all__ = [
     "ModelConfig",
     "PoolingConfig",
     "PoolingHead",
+    "QueryGrowth",
     "RopeConfig",
     "TensorInfo",
     "demo_model",

@@ -15,6 +15,7 @@ class ExpertConfig:
         num_experts: of a layer. top_k: that a token passes.
         intermediate_size: of one expert.
         renormalize, scoring, num_groups, top_groups, group_top, scale: as in ``moe_route``.
+        weigh_input: an expert's weight multiplies what it reads, not what it writes.
         correction: a bias is added to the scores for the choice alone.
         wide_router: scores are computed in float32.
         activation: the op's name where experts have one of their own; "" for the model's.
@@ -36,6 +37,7 @@ class ExpertConfig:
     top_groups: int = 1
     group_top: int = 1
     scale: float = 1.0
+    weigh_input: bool = False
     correction: bool = False
     wide_router: bool = False
     activation: str = ""

@@ -15,6 +15,7 @@ class Layout:
         prefix: of every name but those of heads; a published checkpoint may lack it.
         positions: the table of learned positions, where there is one.
         unused: ends of names of tensors that a checkpoint may hold and nothing reads.
+        beside: beginnings of names of tensors of what stands beside the decoder, such as vision.
         transposed: projections within layers are stored as (in_features, out_features).
         qkv: where not empty, one tensor that holds q, k and v, in this order.
         gate_up: where not empty, one tensor that holds gate and up.
@@ -34,6 +35,7 @@ class Layout:
     embedding: str = "model.embed_tokens"
     positions: str = ""
     unused: tuple[str, ...] = (".rotary_emb.inv_freq",)
+    beside: tuple[str, ...] = ()
     transposed: bool = False
     layers: str = "model.layers"
     norm: str = "model.norm"

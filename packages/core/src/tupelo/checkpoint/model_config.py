@@ -20,7 +20,7 @@ from tupelo.checkpoint.pooling import (
     encoder_pooling,
     last_token,
 )
-from tupelo.checkpoint.rope import RopeConfig, parse_rope
+from tupelo.checkpoint.rope import QueryGrowth, RopeConfig, parse_rope
 from tupelo.errors import CheckpointError, UnsupportedModel
 
 _MAX_LAYERS = 4096  # per-layer tuples are built from it, so a lying file must not choose it freely
@@ -39,8 +39,11 @@ class ModelConfig:
         mlp_bias: the MLP's projections have one.
         qk_norm: queries and keys are RMS-normalised before the rope: per head, or, with
             ``qk_norm_width``, over all heads at once.
+        qk_unit_norm: queries and keys of layers that turn are RMS-normalised per head, without
+            weights.
+        query_growth: of layers that do not turn; None: theirs do not grow.
         windows: (num_layers,) the sliding window of each layer (``KVSpec.window``), None for full
-            attention.
+            attention. chunked: as in ``AttentionSpec``, of all windows.
         attention_scale: factor on ``q @ k``.
         attention_soft_cap, final_soft_cap: of attention scores and of the final logits; None for
             none.
@@ -92,7 +95,10 @@ class ModelConfig:
     mlp_bias: bool = False
     qk_norm: bool = False
     qk_norm_width: bool = False
+    qk_unit_norm: bool = False
+    query_growth: QueryGrowth | None = None
     windows: tuple[int | None, ...]
+    chunked: bool = False
     attention_scale: float
     attention_soft_cap: float | None = None
     final_soft_cap: float | None = None
@@ -139,6 +145,8 @@ def parse_hf_config(config: Mapping[str, Any], *, where: str = "config.json") ->
             it.
     """
     architecture, family = _find_family(Fields(config, where))
+    if family.section:
+        config = _text_alone(config, Fields(config, where).section(family.section))
     # A null overrides the default, as in transformers: "sliding_window": null means no window.
     named = {family.aliases.get(name, name): value for name, value in config.items()}
     fields = Fields({**family.defaults, **named}, where)
@@ -148,6 +156,12 @@ def parse_hf_config(config: Mapping[str, Any], *, where: str = "config.json") ->
     model = replace(model, **_pooling(fields, model, family))
     _check_consistent(model, fields)
     return model
+
+
+def _text_alone(config: Mapping[str, Any], text: Fields) -> dict[str, Any]:
+    """What ``text`` says, and beside it what the whole says of a type or of quantisation."""
+    whole = ("dtype", "torch_dtype", "quantization_config")
+    return {**text.values, **{k: config[k] for k in whole if k in config and k not in text}}
 
 
 def _find_family(fields: Fields) -> tuple[str, Family]:
@@ -244,6 +258,8 @@ def _check_consistent(model: ModelConfig, fields: Fields) -> None:
         raise fields.error("num_key_value_heads", f"a divisor of the {model.num_heads} heads")
     if model.experts is not None:
         check_experts(model.experts, fields)
+    if model.chunked and model.bidirectional:
+        raise fields.error("is_causal", "true: this model's attention is in chunks")
     if model.head_dim % 2:
         raise fields.error("head_dim", "even")
     for name in ("windows", "rope_kinds"):

@@ -60,6 +60,18 @@ class RopeConfig:
     long_factor: tuple[float, ...] = ()
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class QueryGrowth:
+    """Queries of layers that do not turn, multiplied at position p by
+    ``1 + scale * log(1 + floor((p + 1) / step))``.
+
+    Source: Nakanishi, "Scalable-Softmax Is Superior for Attention", 2025; Llama 4.
+    """
+
+    step: int
+    scale: float
+
+
 def no_rope(head_dim: int, max_positions: int) -> RopeConfig:
     """Of layers that know no positions, or know them from elsewhere."""
     return RopeConfig(

@@ -17,6 +17,7 @@ def attend(
     *,
     scale: float,
     window: int | None = None,
+    chunked: bool = False,
     soft_cap: float | None = None,
     causal: bool = True,
     sinks: Doubles | None = None,
@@ -30,6 +31,7 @@ def attend(
         k, v: (length, num_kv_heads, head_dim), of all tokens, the new ones last; v may be of
             another width.
         window: a query at p sees keys in ``(p - window, p]``, or in ``(p - window, p + window)``.
+        chunked: and of these only what shares its quotient by ``window``.
         causal: whether a query sees none of the keys after it.
         sinks: (num_heads,) a logit of each head without a value.
 
@@ -43,6 +45,8 @@ def attend(
     visible = (key_at <= query_at) | (not causal)
     if window is not None:
         visible &= abs(query_at - key_at) < window
+        if chunked:
+            visible &= query_at // window == key_at // window
     out = np.empty((num_new, num_heads, v.shape[2]))
     for head in range(num_heads):
         kv_head = head // (num_heads // num_kv_heads)

@@ -11,7 +11,7 @@ class Geometry:
 
     Attributes:
         windows: of each layer, None for full attention; each distinct window is a page group.
-        value_dim: as in ``KVSpec``. sinks: as in ``AttentionSpec``.
+        value_dim: as in ``KVSpec``. chunked, sinks: as in ``AttentionSpec``.
         size: standard deviation of q, k and v; scores, and their errors, grow with its square.
     """
 
@@ -24,6 +24,7 @@ class Geometry:
     windows: tuple[int | None, ...] = (None, None)
     soft_cap: float | None = None
     value_dim: int | None = None
+    chunked: bool = False
     sinks: bool = False
     size: float = 1.0
 
@@ -40,6 +41,7 @@ class Geometry:
                 scale=self.head_dim**-0.5,
                 value_dim=self.value_dim,
                 window=window,
+                chunked=self.chunked and window is not None,
                 soft_cap=self.soft_cap,
                 sinks=self.sinks,
             )

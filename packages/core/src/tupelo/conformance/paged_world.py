@@ -249,6 +249,7 @@ class PagedWorld:
                 self.values[layer][row.slot],
                 scale=self.kinds[spec].scale,
                 window=g.windows[layer],
+                chunked=g.chunked,
                 soft_cap=g.soft_cap,
                 sinks=None if sinks is None else sinks.astype(np.float64),
             )

@@ -13,6 +13,7 @@ from torch import Tensor
 from tupelo.backend.attention import AttentionBackend, HeadSplit, Plan
 from tupelo.backend.kv_pool import KVPool
 from tupelo.backend.step import StepInputs
+from tupelo.checkpoint import QueryGrowth
 from tupelo.layers.linear import Linear
 from tupelo.layers.norm import (
     LayerNorm,
@@ -87,6 +88,8 @@ class Attention:
         out: the output projection.
         q_norm, k_norm: norms of q and k, or None: per head, or, as wide as all heads together, over
             all of them at once.
+        unit_norms: q and k are normed per head without weights.
+        growth: of queries; None: they do not grow.
         sinks: (num_heads,) of this rank, or None.
         sum_input: the block's input is partial sums of several ranks, to be added up first.
     """
@@ -105,6 +108,8 @@ class Attention:
         sum_input: bool,
         eps: float,
         sinks: Parameter | None = None,
+        unit_norms: bool = False,
+        growth: QueryGrowth | None = None,
     ) -> None:
         self._layer = layer
         self._kind = kind
@@ -117,6 +122,8 @@ class Attention:
         self._sum_input = sum_input
         self._eps = eps
         self._sinks = sinks
+        self._unit_norms = unit_norms
+        self._growth = growth
         self._wide_norms = q_norm is not None and q_norm.size != kind.spec.head_dim
 
     def parameters(self) -> Iterator[Parameter]:
@@ -152,6 +159,9 @@ class Attention:
             positions: (num_tokens,).
         """
         qkv, residual = self._enter(x, residual)
+        if self._growth is not None:
+            width = self._kind.spec.num_heads * self._kind.spec.head_dim
+            qkv = _grown(qkv, width, positions, self._growth)
         index, layer = self._kind.index, self._layer
         seen = attention.forward_qkv(qkv, positions, self._split, index, layer, kv, plan)
         return self._project(seen.flatten(1)), residual
@@ -219,23 +229,36 @@ class Attention:
 
     def _bind_split(self, table: OpTable, dtype: str) -> HeadSplit:
         """``(qkv, positions) -> (q, k, v)``, normed and rotated."""
-        spec, rope = self._kind.spec, self._kind.rotary.rope
+        spec, rope, device = self._kind.spec, self._kind.rotary.rope, self._qkv.device
         q_norm, k_norm = (None, None) if self._wide_norms else (self._q_norm, self._k_norm)
         norms = [n for n in (q_norm, k_norm) if n is not None]
+        q_weight, k_weight = (None if n is None else n.weight for n in (q_norm, k_norm))
+        if self._unit_norms:  # before the rope or after it: turning changes no length
+            q_weight = k_weight = torch.ones(
+                spec.head_dim, dtype=getattr(torch, dtype), device=device
+            )
         call = OpCall(
             op="norm_rope_qkv",
             dtype=dtype,
             shape=(spec.num_heads, spec.num_kv_heads, spec.head_dim, rope.rotary_dim),
-            statics=(("qk_norm", bool(norms)), *norm_statics(*norms)),
+            statics=(("qk_norm", q_weight is not None), *norm_statics(*norms)),
         )
         return HeadSplit(
             fn=table.bind(call),
-            cos_sin=self._kind.rotary.cos_sin(self._qkv.device),
-            q_norm=None if q_norm is None else q_norm.weight,
-            k_norm=None if k_norm is None else k_norm.weight,
+            cos_sin=self._kind.rotary.cos_sin(device),
+            q_norm=q_weight,
+            k_norm=k_weight,
             eps=self._eps,
             num_heads=spec.num_heads,
             num_kv_heads=spec.num_kv_heads,
             head_dim=spec.head_dim,
             sinks=None if self._sinks is None else self._sinks.data,
         )
+
+
+def _grown(qkv: Tensor, width: int, positions: Tensor, growth: QueryGrowth) -> Tensor:
+    """``qkv`` with its first ``width`` columns, the queries, multiplied by their growth."""
+    steps = torch.floor((positions.float() + 1.0) / growth.step)
+    factors = torch.log1p(steps) * growth.scale + 1.0
+    q = (qkv[:, :width] * factors.unsqueeze(1)).to(qkv.dtype)
+    return torch.cat((q, qkv[:, width:]), dim=-1)

@@ -89,7 +89,12 @@ class MoE(MLP):
         call = OpCall(
             op="moe_experts",
             dtype=dtype,
-            shape=(config.num_experts, config.top_k, self._hidden_size, width),
+            shape=(
+                config.num_experts,
+                1 if config.weigh_input else config.top_k,
+                self._hidden_size,
+                width,
+            ),
             statics=(("activation", self._activation),),
         )
         self._run = table.bind(call)
@@ -102,10 +107,22 @@ class MoE(MLP):
     def forward(self, x: Tensor) -> Tensor:
         scored = x.float() if self._config.wide_router else x
         weights, experts = self._route(self._score(scored))
-        out: Tensor = self._run(x, weights, experts, self._activation, *self._weights)
+        out = self._mixed(x, weights, experts)
         if self._shared is None:
             return out
         shared = self._shared.forward(x)
         if self._shared_gate is not None:
             shared = shared * torch.sigmoid(self._weigh(x))
         return out + shared
+
+    def _mixed(self, x: Tensor, weights: Tensor, experts: Tensor) -> Tensor:
+        """What the chosen experts make of ``x``, weighed."""
+        if not self._config.weigh_input:
+            out: Tensor = self._run(x, weights, experts, self._activation, *self._weights)
+            return out
+        # Each choice is a token of its own, weighed before its expert and passed on whole.
+        choices = (x.unsqueeze(1) * weights.unsqueeze(-1)).to(x.dtype).flatten(0, 1)
+        one, ids = torch.ones_like(weights).view(-1, 1), experts.view(-1, 1)
+        run = self._run(choices, one, ids, self._activation, *self._weights)
+        total: Tensor = run.view(*experts.shape, -1).sum(1)
+        return total

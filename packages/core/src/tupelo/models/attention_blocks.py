@@ -58,6 +58,7 @@ class AttentionBlocks:
         heads = elements(parallel.share(config.num_heads, "attention heads"), head_dim)
         width = config.num_heads * head_dim
         q_norm, k_norm = self._head_norms(prefix)
+        turns = config.rope(layer).kind != "none"
         return Attention(
             layer,
             AttentionKind(self._kinds.index(spec), spec, self._rotary[config.rope(layer)]),
@@ -87,6 +88,8 @@ class AttentionBlocks:
             sum_input=(layer > 0 and parallel.world_size > 1 and self._leaves_partial_sums),
             eps=config.rms_norm_eps,
             sinks=self._sinks(prefix) if config.sinks else None,
+            unit_norms=config.qk_unit_norm and turns,
+            growth=None if turns else config.query_growth,
         )
 
     def _sinks(self, prefix: str) -> Parameter:

@@ -179,6 +179,7 @@ class Decoder(Model):
             scale=config.attention_scale,
             value_dim=None if config.latent is None else config.latent.kv_rank,
             window=window,
+            chunked=config.chunked and window is not None,
             soft_cap=config.attention_soft_cap,
             sinks=config.sinks,
             causal=not config.bidirectional,

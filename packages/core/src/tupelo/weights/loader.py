@@ -123,9 +123,9 @@ def check_weights(model: Model, checkpoint: Checkpoint) -> tuple[str, ...]:
     if missing:
         raise CheckpointError(f"{checkpoint.path} lacks {_listed(missing)}")
     ignored = [name for name in infos if name not in places]
-    copies = ("lm_head.weight",) if model.config.tie_word_embeddings else ()
+    copies = (f"{layout.head}.weight",) if model.config.tie_word_embeddings else ()
     pooling = model.config.pooling
-    roots = () if pooling is None else pooling.unused
+    roots = (*layout.beside, *(() if pooling is None else pooling.unused))
     unknown = [
         name
         for name in ignored

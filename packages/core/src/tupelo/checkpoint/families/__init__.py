@@ -32,6 +32,8 @@ ENTRY_POINT_GROUP: Final = "tupelo.models"
 FAMILIES: Final[dict[str, str]] = {
     "LlamaForCausalLM": "llama:LLAMA",
     "MistralForCausalLM": "llama:MISTRAL",
+    "Llama4ForCausalLM": "llama4:LLAMA4",
+    "Llama4ForConditionalGeneration": "llama4:LLAMA4_WITH_VISION",
     "Qwen2ForCausalLM": "qwen:QWEN2",
     "Qwen3ForCausalLM": "qwen:QWEN3",
     "GemmaForCausalLM": "gemma:GEMMA",

@@ -44,6 +44,8 @@ class Family:
         mlp_ratio: where the MLP's size may be absent, its multiple of the hidden size; else 0.
         aliases: its names of fields that others spell alike, to the common spelling.
         nested_ropes: ``rope_parameters`` is keyed by layer type, and ``refine`` sets ``ropes``.
+        section: of a model of text and more, the section of the configuration that is about text,
+            which alone is served; "" where all of it is.
         model: ``module:Class`` of what computes it, a callable ``(config, options) -> Model``.
         head: of an encoder, the layers of its classifier, from the fields, the configuration and
             the number of classes; ``whole``: of texts, not of single tokens. None for decoders.
@@ -57,6 +59,7 @@ class Family:
     mlp_ratio: int = 0
     aliases: Mapping[str, str] = field(default_factory=dict)
     nested_ropes: bool = field(default=False)
+    section: str = ""
     model: str = DECODER
     head: Head | None = None
     unused: tuple[str, ...] = ()
