@@ -11,6 +11,7 @@ from typing import Any
 from tests.kit.broken import (
     BASE,
     HALF,
+    ChunksSlide,
     CopyInToNextPage,
     CopyOutSwapsKV,
     CountsKept,
@@ -140,6 +141,7 @@ MUTANTS: dict[str, Mutant] = {
         "attention/",
         (
             "attention/window/*",
+            "attention/chunked_window/*",
             "attention/soft_cap/window",
             "attention/sinks/window",
             "attention/prefix_groups/window",
@@ -149,8 +151,8 @@ MUTANTS: dict[str, Mutant] = {
     "chunks_slide": Mutant(
         _attention(ChunksSlide),
         "attention/",
-        ("attention/chunked/*",),
-        ("attention/window/*", "attention/long"),
+        ("attention/chunked_window/*",),
+        ("attention/window/mixed", "attention/long"),
     ),
     "packed_keys_as_they_came": Mutant(
         _attention(PackedKeysAsTheyCame),

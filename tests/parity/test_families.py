@@ -73,7 +73,9 @@ def test_bfloat16_is_as_close_as_transformers_is(
     """Both round to 8 bits after every op; neither may be much further from float32.
 
     The root mean square over all positions and the vocabulary is compared, where rounding errors
-    average out: the factor leaves room for the places that round once more or less.
+    average out: the factor leaves room for the places that round once more or less. With experts it
+    is the median position's: where two score alike, rounding chooses, in either program, and what
+    one chosen otherwise adds to its position drowns the rest.
     """
     reference, checkpoint, prompts = family
     driver = Driver(_load(checkpoint, "bfloat16"), page_size=16, max_length=MAX_LENGTH)
@@ -84,11 +86,16 @@ def test_bfloat16_is_as_close_as_transformers_is(
         checkpoint.path, dtype=torch.bfloat16, attn_implementation="eager"
     ).eval()
     theirs = torch.cat([_expected(rounded, row) for row in rows])
-    assert _rms(ours - exact) < 1.25 * _rms(theirs - exact)
+    error = _rms if checkpoint.config.experts is None else _median_rms
+    assert error(ours - exact) < 1.25 * error(theirs - exact)
 
 
 def _rms(x: Tensor) -> float:
     return float(x.pow(2).mean().sqrt())
+
+
+def _median_rms(x: Tensor) -> float:
+    return float(x.pow(2).mean(-1).sqrt().median())
 
 
 def test_every_registered_architecture_has_a_case() -> None:

@@ -74,7 +74,7 @@ def _run(checkpoint: Checkpoint, world_size: int) -> tuple[list[Model], list[lis
 
 @pytest.mark.parametrize("world_size", [2, 4])
 @pytest.mark.parametrize(
-    "family_id", ["llama-tied-llama3", "llama-biases", "qwen2", "qwen3", "gemma3"]
+    "family_id", ["llama-tied-llama3", "llama-biases", "llama4", "qwen2", "qwen3", "gemma3"]
 )
 def test_ranks_together_equal_the_whole(family_id: str, world_size: int, tmp_path: Path) -> None:
     """With 4 ranks the two K/V heads of most families are held twice."""

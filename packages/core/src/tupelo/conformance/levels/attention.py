@@ -60,7 +60,7 @@ def attention_cases(target: Target) -> Iterator[Case]:
         yield case(f"window/{name}", scenario, windowed, no_window)
     no_chunks = no_window if has.chunked else "the backend does not declare chunked"
     for name, scenario in (*_WINDOWED.items(), ("long", _long), ("shared", _shared_prefix)):
-        yield case(f"chunked/{name}", scenario, replace(windowed, chunked=True), no_chunks)
+        yield case(f"chunked_window/{name}", scenario, replace(windowed, chunked=True), no_chunks)
     no_cap = "" if has.soft_cap else "the backend does not declare soft_cap"
     yield case("soft_cap", _mixed, replace(base, soft_cap=2.0), no_cap)
     capped = replace(base, soft_cap=2.0, windows=(7, None))
