@@ -13,11 +13,20 @@ from fastapi.routing import APIRoute
 from tupelo.request import SamplingParams
 from tupelo_server.access import access_of
 from tupelo_server.app import ROUTERS
+from tupelo_server.protocol.anthropic import CountBody, MessagesBody
 from tupelo_server.protocol.chat import ChatBody
 from tupelo_server.protocol.completion import CompletionBody
 from tupelo_server.protocol.fields import ANY, COMMON_UNSUPPORTED, Body
 from tupelo_server.protocol.grammar import GRAMMAR_FIELDS
 from tupelo_server.protocol.native import GenerateBody
+from tupelo_server.protocol.ollama import (
+    OllamaChatBody,
+    OllamaEmbedBody,
+    OllamaEmbeddingsBody,
+    OllamaGenerateBody,
+    OllamaShowBody,
+)
+from tupelo_server.protocol.ollama_options import OllamaOptions
 from tupelo_server.protocol.operate import (
     LoadModelBody,
     MemoryBody,
@@ -42,6 +51,13 @@ BODIES: dict[str, type[Body]] = {
     "/v1/chat/completions": ChatBody,
     "/v1/completions": CompletionBody,
     "/generate": GenerateBody,
+    "/v1/messages": MessagesBody,
+    "/v1/messages/count_tokens": CountBody,
+    "/api/chat": OllamaChatBody,
+    "/api/generate": OllamaGenerateBody,
+    "/api/embed": OllamaEmbedBody,
+    "/api/embeddings": OllamaEmbeddingsBody,
+    "/api/show": OllamaShowBody,
     "/v1/embeddings": EmbeddingsBody,
     "/v1/rerank": RerankBody,
     "/v1/score": ScoreBody,
@@ -95,6 +111,9 @@ def _fields() -> str:
             params = sorted({*own, *GRAMMAR_FIELDS, "sampling_seed", "stream_interval"})
             parts += [_listed("taken in `sampling_params`", params)]
         parts += _refused(body.unsupported)
+        if body is OllamaChatBody:
+            parts += [_listed("taken in `options`", sorted(OllamaOptions.model_fields))]
+            parts += _refused(OllamaOptions.unsupported)
         parts += [""]
     parts += ["### Refused everywhere", "", *_refused(COMMON_UNSUPPORTED, {}), ""]
     return "\n".join(parts)

@@ -15,8 +15,9 @@ from tupelo_server.wire import encode_json
 T = TypeVar("T")
 
 DONE = b"data: [DONE]\n\n"
+EVENTS = b"text/event-stream; charset=utf-8"
+LINES = b"application/x-ndjson"
 _HEADERS = [
-    (b"content-type", b"text/event-stream; charset=utf-8"),
     (b"cache-control", b"no-cache"),
     (b"x-accel-buffering", b"no"),
 ]
@@ -50,7 +51,8 @@ async def while_connected(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
 
 
 class EventStream(Response):
-    """Server-sent events, ended by ``[DONE]`` unless the API ends them otherwise.
+    """Server-sent events, ended by ``[DONE]`` unless the API ends them otherwise, or what else an
+    API streams.
 
     The status goes out with the first event, so that an error before it is an ordinary error
     reply; one after it is an error event. When the client leaves, the generator is closed.
@@ -62,9 +64,11 @@ class EventStream(Response):
         *,
         done: bytes = DONE,
         failed: Callable[[RequestError], bytes] = lambda error: event(error_event(error)),
+        content_type: bytes = EVENTS,
     ) -> None:
         """Send ``events``, then ``done``; after an error, what ``failed`` makes of it first."""
         super().__init__()
+        self._head = [(b"content-type", content_type), *_HEADERS]
         self._events = events
         self._done = done
         self._failed = failed
@@ -82,7 +86,7 @@ class EventStream(Response):
                     if not started:
                         started = True
                         await send(
-                            {"type": "http.response.start", "status": 200, "headers": _HEADERS}
+                            {"type": "http.response.start", "status": 200, "headers": self._head}
                         )
                     await send({"type": "http.response.body", "body": data, "more_body": True})
             except Exception as error:

@@ -264,7 +264,8 @@ class Frontend:
                         log.add(delta)
                     if delta.end is not None:
                         ended = delta.end.reason is not FinishReason.ABORT
-                        delta.spent = delta.spent if about.timing else None
+                        timed = about.timing or job.timed
+                        delta.spent = delta.spent if timed else None
                     yield delta
         finally:
             for timer in timers:

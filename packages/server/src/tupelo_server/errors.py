@@ -1,9 +1,9 @@
 """Error bodies, and the errors that only HTTP has.
 
-Three shapes: ``{"error": {"message", "type", "param", "code"}}`` on ``/v1/*``, as OpenAI clients
+Four shapes: ``{"error": {"message", "type", "param", "code"}}`` on ``/v1/*``, as OpenAI clients
 expect, ``{"type": "error", "error": {"type", "message"}}`` on ``/v1/messages``, as Anthropic's do,
-and ``{"error": {"message"}}`` on native routes, with ``code`` where there is one. No body holds a
-path, a key or a stack.
+``{"error": "…"}`` on ``/api/*``, as Ollama's do, and ``{"error": {"message"}}`` on native routes,
+with ``code`` where there is one. No body holds a path, a key or a stack.
 """
 
 import logging
@@ -106,6 +106,8 @@ def error_body(error: RequestError, path: str) -> dict[str, Any]:
     message = str(error)
     if is_anthropic(path):
         return anthropic_error(error)
+    if is_ollama(path):
+        return {"error": message}
     if is_openai(path):
         return {
             "error": {
@@ -157,6 +159,11 @@ def anthropic_error(error: RequestError) -> dict[str, Any]:
 def is_anthropic(path: str) -> bool:
     """Whether a path belongs to Anthropic's API."""
     return path == "/v1/messages" or path.startswith("/v1/messages/")
+
+
+def is_ollama(path: str) -> bool:
+    """Whether a path belongs to Ollama's API."""
+    return path == "/api" or path.startswith("/api/")
 
 
 def is_openai(path: str) -> bool:

@@ -40,6 +40,7 @@ class Job:
         stream: whether text is wanted as it comes.
         stream_interval: tokens of a ``Delta`` at least, but for the last.
         logged: whether it may stand in the request log.
+        timed: whether its reply tells where the time went, whatever the request's headers say.
         parsing: what is to be found in the outputs; None leaves them text.
         pooling: what is to be made of the prompt, where nothing is generated.
     """
@@ -58,6 +59,7 @@ class Job:
     grammar: Grammar | None = None
     thinking: ThinkingBudget | None = None
     logged: bool = True
+    timed: bool = False
     parsing: Parsing | None = None
     pooling: PoolingParams | None = None
 

@@ -1,5 +1,6 @@
 """The tools of a request, checked: what the model is offered, and what it must call."""
 
+import json
 import re
 import secrets
 from dataclasses import dataclass
@@ -85,6 +86,16 @@ def call_id(style: str, given: str | None) -> str:
     if style == "mistral":
         return "".join(secrets.choice(_ID_LETTERS) for _ in range(9))
     return f"call_{secrets.token_hex(12)}"
+
+
+def arguments_object(arguments: str) -> dict[str, Any]:
+    """The arguments of a call. What is no object, because it was cut off or the model wrote
+    something else, is kept as text under one name."""
+    try:
+        value = json.loads(arguments or "{}")
+    except (ValueError, RecursionError):
+        value = None
+    return value if isinstance(value, dict) else {"invalid_json": arguments}
 
 
 def _tool(place: str, tool: Any) -> dict[str, Any]:

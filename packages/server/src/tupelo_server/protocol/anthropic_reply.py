@@ -1,13 +1,12 @@
 """Replies of ``/v1/messages``: content blocks, whole or as the events that build them."""
 
-import json
 from collections.abc import Iterable, Iterator
 from typing import Any
 
 from tupelo.request import FinishReason
 from tupelo.text.tools.events import CallArguments, CallStart, Event, Reasoning, Text
 from tupelo_server.generation import Delta, Job
-from tupelo_server.tools import call_id
+from tupelo_server.tools import arguments_object, call_id
 
 _OPENINGS = {
     "text": {"type": "text", "text": ""},
@@ -48,7 +47,7 @@ class MessageReply:
                         name = change["type"].removesuffix("_delta")
                         block[name] += change[name]
         for number, text in arguments.items():
-            blocks[number]["input"] = _object(text)
+            blocks[number]["input"] = arguments_object(text)
         message = {**self._message(), "content": blocks, **self._end(delta)}
         return {**message, "usage": self._usage(delta)}
 
@@ -131,13 +130,3 @@ class MessageReply:
             "cache_read_input_tokens": cached,
             "output_tokens": delta.completion_tokens,
         }
-
-
-def _object(arguments: str) -> dict[str, Any]:
-    """The arguments of a call. What is no object, because it was cut off or the model wrote
-    something else, is kept as text under one name."""
-    try:
-        value = json.loads(arguments or "{}")
-    except (ValueError, RecursionError):
-        value = None
-    return value if isinstance(value, dict) else {"invalid_json": arguments}

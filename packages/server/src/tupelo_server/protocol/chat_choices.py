@@ -196,11 +196,13 @@ class ChatChoices:
         }
 
     def _rows(self, rows: list[Row]) -> dict[str, Any]:
-        return {"content": [self._row(row) for row in rows if row.shown], "refusal": None}
+        return {"content": shown_rows(rows, self._tokenizer), "refusal": None}
 
-    def _row(self, row: Row) -> dict[str, Any]:
-        tokenizer = self._tokenizer
-        return {
+
+def shown_rows(rows: list[Row], tokenizer: Tokenizer) -> list[dict[str, Any]]:
+    """Log-probabilities of the tokens that are text, each with its alternatives."""
+    return [
+        {
             "token": row.text,
             "logprob": row.logprob,
             "bytes": list(row.raw),
@@ -213,3 +215,6 @@ class ChatChoices:
                 for token_id, logprob in row.top
             ],
         }
+        for row in rows
+        if row.shown
+    ]

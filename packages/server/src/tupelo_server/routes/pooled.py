@@ -50,9 +50,7 @@ async def embeddings(request: Request) -> Response:
             "encoding_format: base64 holds one vector; this model makes one for each token",
             param="encoding_format",
         )
-    prompts = await framed(request, pooler, body, body.input, "input")
-    jobs = _jobs(request, body, prompts, _params(pooler.info, body.dimensions))
-    found = await _run(request, pooler, jobs, {"prompt": "input", "input_ids": "input"})
+    prompts, found = await embedded(request, pooler, body)
     data = [
         {
             "object": "embedding",
@@ -168,6 +166,22 @@ async def _encode(request: Request, task: PoolingTask | None) -> Response:
 
 
 # Shared with the route of scores
+
+
+async def embedded(
+    request: Request, pooler: Pooler, body: EmbeddingsBody, name: str = "input"
+) -> tuple[list[Prompt], list[Pooled]]:
+    """The prompts of a body, and what was made of them.
+
+    Args:
+        name: what the client calls the texts.
+
+    Raises:
+        RequestError: see ``framed`` and ``Pooler.embed``.
+    """
+    prompts = await framed(request, pooler, body, body.input, name)
+    jobs = _jobs(request, body, prompts, _params(pooler.info, body.dimensions))
+    return prompts, await _run(request, pooler, jobs, {"prompt": name, "input_ids": name})
 
 
 def pooler_of(request: Request, task: PoolingTask | None) -> Pooler:
