@@ -58,7 +58,7 @@ class Guarded(ServerProcess):
         )
         self.key = key
         self.folder = folder
-        self._client = httpx.Client(timeout=60, limits=httpx.Limits(keepalive_expiry=2))
+        self._http = httpx.Client(timeout=60, limits=httpx.Limits(keepalive_expiry=2))
 
     def __enter__(self) -> "Guarded":
         super().__enter__()
@@ -67,7 +67,7 @@ class Guarded(ServerProcess):
         return self
 
     def stop(self) -> None:
-        self._client.close()
+        self._http.close()
         super().stop()
 
     def post(self, path: str, body: Any, **more: Any) -> httpx.Response:
@@ -81,7 +81,7 @@ class Guarded(ServerProcess):
         """Send anything, with the key unless ``headers`` say otherwise."""
         if self.key:
             more.setdefault("headers", {"authorization": f"Bearer {self.key}"})
-        return self._client.request(method, self.url + path, **more)
+        return self._http.request(method, self.url + path, **more)
 
     def resident_bytes(self) -> int:
         """Memory of the server's and the engine's process."""
