@@ -128,7 +128,7 @@ class OllamaOptions(Body):
 
 
 def check_keep_alive(value: str | float | None) -> None:
-    """Take every time that the model is there for, which is as long as the server runs.
+    """Take every time that the model is there for, which is until an administrator unloads it.
 
     Raises:
         InvalidRequest: no time, or 0, which asks for the model to be unloaded.
@@ -141,7 +141,7 @@ def check_keep_alive(value: str | float | None) -> None:
         )
     if not set("123456789") & set(str(value)):
         raise InvalidRequest(
-            "keep_alive: 0 asks to unload the model, which stays here while the server runs",
+            "keep_alive: 0 asks to unload the model, which is for an administrator to do",
             param="keep_alive",
             code="unsupported_parameter",
         )

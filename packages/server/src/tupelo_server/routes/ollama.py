@@ -44,6 +44,7 @@ async def chat(request: Request) -> Response:
         body = OllamaChatBody.parse(values)
         options = body.checked_options()
         if not body.messages:
+            frontend.check_name(body.model)
             return JsonResponse(loaded(body.model, chat=True))
         _check_thoughts(body.think, frontend)
         job = _fitted(await chat_job(body.chat(), state, frontend), options, frontend)
@@ -60,6 +61,7 @@ async def generate(request: Request) -> Response:
         body = OllamaGenerateBody.parse(values)
         options = body.checked_options()
         if not body.prompt:
+            frontend.check_name(body.model)
             return JsonResponse(loaded(body.model, chat=False))
         _check_thoughts(body.think, frontend)
         job = _fitted(await _generate_job(body, state, frontend), options, frontend)
@@ -106,6 +108,7 @@ async def _vectors(
     name: str,
 ) -> tuple[Sequence[Any], int]:
     """A vector for each text, and how many tokens they have together; nothing for no texts."""
+    frontend_of(request).check_name(body.model)
     pooler = pooler_of(request, PoolingTask.EMBED)
     options = body.checked_options()
     options.refuse_sampling()

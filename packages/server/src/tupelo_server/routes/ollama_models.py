@@ -15,7 +15,7 @@ from tupelo_server.errors import NotFound
 from tupelo_server.protocol.fields import documents
 from tupelo_server.protocol.ollama import OllamaShowBody
 from tupelo_server.protocol.ollama_reply import timestamp
-from tupelo_server.state import ServerState, frontend_of, state_of
+from tupelo_server.state import frontend_of, state_of
 from tupelo_server.wire import JsonResponse, read_object
 
 router = APIRouter()
@@ -34,22 +34,14 @@ async def version() -> Response:
 
 @router.get("/api/tags")
 async def tags(request: Request) -> Response:
-    """The one model that is served, in Ollama's words."""
-    return JsonResponse({"models": [_card(state_of(request), frontend_of(request))]})
+    """The one model that is served, in Ollama's words; none where it was unloaded."""
+    return JsonResponse({"models": [_card(frontend) for frontend in _served(request)]})
 
 
 @router.get("/api/ps")
 async def running(request: Request) -> Response:
-    """The models in memory: the one that is served, for as long as the server runs."""
-    state, frontend = state_of(request), frontend_of(request)
-    on_device = frontend.info.backend != "cpu"
-    card = _card(state, frontend)
-    more = {
-        "expires_at": _FOREVER,
-        "size_vram": card["size"] if on_device else 0,
-        "context_length": frontend.info.context_length,
-    }
-    return JsonResponse({"models": [{**card, **more}]})
+    """The models in memory: the one that is served, until an administrator unloads it."""
+    return JsonResponse({"models": [_loaded(frontend) for frontend in _served(request)]})
 
 
 @router.post("/api/show", openapi_extra=documents(OllamaShowBody))
@@ -60,13 +52,14 @@ async def show(request: Request) -> Response:
     name = body.model or body.name
     if not name:
         raise InvalidRequest("the field 'model' is required", param="model")
-    if name.removesuffix(":latest") != state.model_name.removesuffix(":latest"):
-        raise NotFound(f"model {name[:100]!r} not found; this server has {state.model_name!r}")
-    info, card = frontend.info, _card(state, frontend)
-    defaults = {**info.generation_defaults, "num_ctx": info.context_length}
+    own = frontend.model_name
+    if name.removesuffix(":latest") != own.removesuffix(":latest"):
+        raise NotFound(f"model {name[:100]!r} not found; this server has {own!r}")
+    info, card = frontend.info, _card(frontend)
+    defaults = {**frontend.sampling_defaults, "num_ctx": info.context_length}
     return JsonResponse(
         {
-            "modelfile": f"FROM {state.model_name}\n",
+            "modelfile": f"FROM {own}\n",
             "parameters": "\n".join(f"{key:<30} {value:g}" for key, value in defaults.items()),
             "template": frontend.prompts.template() if frontend.prompts.has_template else "",
             "details": card["details"],
@@ -87,22 +80,42 @@ async def show(request: Request) -> Response:
 @router.post("/api/copy")
 @router.delete("/api/delete")
 async def unsupported(request: Request) -> Response:
-    """Refused: this server has the model that it was started with."""
+    """Refused: what is served is for administrators to say (`/load_model`)."""
     raise InvalidRequest(
-        f"{request.url.path} is not supported: this server keeps no store of models; it serves "
-        "the one that it was started with",
+        f"{request.url.path} is not supported: this server keeps no store of models, and which one "
+        "it serves is for its administrator to say",
         code="unsupported",
     )
 
 
-def _card(state: ServerState, frontend: Frontend) -> dict[str, Any]:
+def _served(request: Request) -> list[Frontend]:
+    """The model that is served, none where an administrator wants it so.
+
+    Raises:
+        EngineUnavailable: there is none yet.
+    """
+    state = state_of(request)
+    return [] if state.empty and state.frontend is None else [frontend_of(request)]
+
+
+def _loaded(frontend: Frontend) -> dict[str, Any]:
+    card = _card(frontend)
+    return {
+        **card,
+        "expires_at": _FOREVER,
+        "size_vram": 0 if frontend.info.backend == "cpu" else card["size"],
+        "context_length": frontend.info.context_length,
+    }
+
+
+def _card(frontend: Frontend) -> dict[str, Any]:
     info = frontend.info
     gguf = info.model_path.endswith(".gguf")
-    identity = f"{state.model_name}/{state.weight_version}".encode()
+    identity = f"{frontend.model_name}/{frontend.weight_version}".encode()
     return {
-        "name": state.model_name,
-        "model": state.model_name,
-        "modified_at": timestamp(state.started_s),
+        "name": frontend.model_name,
+        "model": frontend.model_name,
+        "modified_at": timestamp(frontend.since_s),
         "size": info.memory.get("weight_bytes", 0),
         "digest": hashlib.sha256(identity).hexdigest(),
         "details": {
