@@ -9,7 +9,6 @@ then one grammar at a time, each answered. The process ends when its input does.
 
 import contextlib
 import signal
-import struct
 import sys
 import threading
 import time
@@ -21,9 +20,9 @@ from tupelo.grammar.backend import GrammarBackend, GrammarError
 from tupelo.grammar.backends import open_backend
 from tupelo.grammar.options import GrammarOptions
 from tupelo.grammar.vocabulary import Vocabulary, greedy_encoder
+from tupelo.process import LENGTH
 from tupelo.request import Grammar
 
-LENGTH = struct.Struct(">I")
 STACK_BYTES = 1 << 20
 """Of the thread that compiles here: less than any thread of the engine has, so that what comes
 through here cannot overflow a stack there."""

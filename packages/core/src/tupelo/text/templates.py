@@ -8,9 +8,6 @@ a server calls it from a thread.
 import json
 import os
 import secrets
-import select
-import struct
-import subprocess
 import sys
 import threading
 import time
@@ -21,9 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from tupelo.errors import TemplateError
+from tupelo.process import AskedProcess
 
 _WORKER = Path(__file__).with_name("template_worker.py")
-_LENGTH = struct.Struct(">I")
 _START_LIMIT_S = 30.0
 _MAX_TEMPLATE_CHARS = 1 << 20
 _RESERVED = frozenset(
@@ -80,7 +77,7 @@ class TemplateRenderer:
         self._clock = clock
         self._turns = threading.BoundedSemaphore(max_workers)
         self._lock = threading.Lock()
-        self._idle: list[_Worker] = []
+        self._idle: list[AskedProcess] = []
         self._closed = False
         weakref.finalize(self, _end, self._idle)
 
@@ -171,7 +168,7 @@ class TemplateRenderer:
         for last in (False, True):
             worker = self._take()
             try:
-                reply = worker.exchange(data, self._time_limit_s)
+                reply = worker.ask(data, time.monotonic() + self._time_limit_s)
             except TimeoutError as error:
                 worker.kill()
                 raise TemplateError(
@@ -190,13 +187,15 @@ class TemplateRenderer:
                 raise
             break
         with self._lock:
-            if not self._closed:
+            kept = not self._closed
+            if kept:
                 self._idle.append(worker)
-                return reply
-        worker.kill()
-        return reply
+        if not kept:
+            worker.kill()
+        answer: dict[str, str] = json.loads(reply)
+        return answer
 
-    def _take(self) -> "_Worker":
+    def _take(self) -> AskedProcess:
         with self._lock:
             if self._closed:
                 raise TemplateError("the template renderer is closed")
@@ -205,76 +204,30 @@ class TemplateRenderer:
                 if worker.alive():
                     return worker
                 worker.kill()
-        return _Worker(self._memory_limit_bytes)
+        return _start(self._memory_limit_bytes)
 
 
-class _Worker:
-    """One worker process and its two pipes. Owned by one thread at a time."""
+def _start(memory_limit_bytes: int) -> AskedProcess:
+    """A process that is ready to render.
 
-    def __init__(self, memory_limit_bytes: int) -> None:
-        environment = {k: os.environ[k] for k in _KEPT_ENVIRONMENT if k in os.environ}
-        try:
-            self._process = subprocess.Popen(
-                [sys.executable, "-P", str(_WORKER), str(memory_limit_bytes)],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
-                env=environment,
-            )
-        except OSError as error:
-            raise TemplateError(f"no process for chat templates: {error.strerror}") from error
-        try:
-            self._receive(time.monotonic() + _START_LIMIT_S)
-        except (TimeoutError, EOFError, OSError) as error:
-            self.kill()
-            raise TemplateError("the process that renders chat templates did not start") from error
-
-    def exchange(self, data: bytes, time_limit_s: float) -> dict[str, str]:
-        """Send a request and wait for its reply.
-
-        Raises:
-            TimeoutError: no reply in time. EOFError, OSError: the process is gone.
-        """
-        assert self._process.stdin is not None
-        self._process.stdin.write(_LENGTH.pack(len(data)) + data)
-        self._process.stdin.flush()
-        reply: dict[str, str] = json.loads(self._receive(time.monotonic() + time_limit_s))
-        return reply
-
-    def alive(self) -> bool:
-        return self._process.poll() is None
-
-    def kill(self) -> None:
-        self._process.kill()
-        for pipe in (self._process.stdin, self._process.stdout):
-            assert pipe is not None
-            try:
-                pipe.close()
-            except OSError:  # the last write to a dead process: nothing is lost
-                continue
-        self._process.wait()
-
-    def _receive(self, deadline: float) -> bytes:
-        return self._read(_LENGTH.unpack(self._read(_LENGTH.size, deadline))[0], deadline)
-
-    def _read(self, size: int, deadline: float) -> bytes:
-        assert self._process.stdout is not None
-        pipe = self._process.stdout.fileno()
-        poll = select.poll()
-        poll.register(pipe, select.POLLIN)
-        data = bytearray()
-        while len(data) < size:
-            left_s = deadline - time.monotonic()
-            if left_s <= 0 or not poll.poll(left_s * 1000):
-                raise TimeoutError
-            chunk = os.read(pipe, size - len(data))
-            if not chunk:
-                raise EOFError
-            data += chunk
-        return bytes(data)
+    Raises:
+        TemplateError: there is none.
+    """
+    environment = {k: os.environ[k] for k in _KEPT_ENVIRONMENT if k in os.environ}
+    command = [sys.executable, "-P", str(_WORKER), str(memory_limit_bytes)]
+    try:
+        worker = AskedProcess(command, environment)
+    except OSError as error:
+        raise TemplateError(f"no process for chat templates: {error.strerror}") from error
+    try:
+        worker.reply(time.monotonic() + _START_LIMIT_S)
+    except (TimeoutError, EOFError, OSError) as error:
+        worker.kill()
+        raise TemplateError("the process that renders chat templates did not start") from error
+    return worker
 
 
-def _end(workers: list[_Worker]) -> None:
+def _end(workers: list[AskedProcess]) -> None:
     while workers:
         workers.pop().kill()
 
