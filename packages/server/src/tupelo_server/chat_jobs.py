@@ -56,7 +56,7 @@ async def chat_prompt(
 
     Raises:
         InvalidRequest, TemplateError, ContextLengthExceeded: it cannot be rendered, or is too long.
-        NotFound: the body names a model that is served no more.
+        ModelNotFound: the body names a model that is served no more.
     """
     frontend.check_name(body.model)
     messages = body.checked_messages()

@@ -20,7 +20,7 @@ from tupelo.engine.task import check_purpose
 from tupelo.errors import EngineUnavailable, InvalidRequest, RequestError, RequestTimeout
 from tupelo.request import FinishReason, Request
 from tupelo_server.context import RequestContext, context
-from tupelo_server.errors import NotFound
+from tupelo_server.errors import ModelNotFound
 from tupelo_server.generation import Delta, Job, SampleStream
 from tupelo_server.merge import merge
 from tupelo_server.metrics import Metrics
@@ -151,13 +151,12 @@ class Frontend:
         """Refuse a request to a model that was unloaded: this one would answer instead.
 
         Raises:
-            NotFound: the name is of such a model.
+            ModelNotFound: the name is of such a model.
         """
         if name in self.former:
-            raise NotFound(
+            raise ModelNotFound(
                 f"the model {name[:100]!r} is served no more; this server has {self.model_name!r}",
                 param="model",
-                code="model_not_found",
             )
 
     @property

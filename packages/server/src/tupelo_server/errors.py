@@ -59,9 +59,21 @@ class BodyTimeout(RequestError):
 
 
 class NotFound(RequestError):
-    """No such route, or no such model."""
+    """No such route, or nothing of this name."""
 
     status = 404
+
+
+class ModelNotFound(NotFound):
+    """A model that this server does not have, or has no more."""
+
+    code = "model_not_found"
+
+
+class ModelNotLoaded(EngineUnavailable):
+    """There is no model now; an administrator may load one."""
+
+    code = "model_not_loaded"
 
 
 class MethodNotAllowed(RequestError):

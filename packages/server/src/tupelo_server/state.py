@@ -11,7 +11,7 @@ from tupelo.errors import EngineUnavailable
 from tupelo_server.access import Access, refuse_browsers
 from tupelo_server.config import ServerConfig
 from tupelo_server.engine_client import Frontend
-from tupelo_server.errors import Forbidden
+from tupelo_server.errors import Forbidden, ModelNotLoaded
 from tupelo_server.guard import CALLER
 from tupelo_server.keys import Caller
 from tupelo_server.loader import ModelLoader, ModelOptions
@@ -88,8 +88,8 @@ class ServerState:
             EngineUnavailable: there is none.
         """
         if self.frontend is None:
-            code = "model_not_loaded" if self.empty else None
-            raise EngineUnavailable(f"not ready: {self.absent}", code=code)
+            kind = ModelNotLoaded if self.empty else EngineUnavailable
+            raise kind(f"not ready: {self.absent}")
         return self.frontend
 
 

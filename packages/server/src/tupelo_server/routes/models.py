@@ -7,7 +7,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from tupelo_server.engine_client import Frontend
-from tupelo_server.errors import NotFound
+from tupelo_server.errors import ModelNotFound
 from tupelo_server.state import frontend_of, state_of
 from tupelo_server.wire import JsonResponse
 
@@ -29,10 +29,9 @@ async def model(request: Request) -> Response:
     """One model by its name."""
     frontend, model_id = frontend_of(request), request.path_params["model_id"]
     if model_id != frontend.model_name:
-        raise NotFound(
+        raise ModelNotFound(
             f"the model {model_id[:100]!r} does not exist; this server has {frontend.model_name!r}",
             param="model",
-            code="model_not_found",
         )
     return JsonResponse(_card(frontend))
 
