@@ -189,6 +189,15 @@ FAMILIES = [
         "logits_scaling": 2.0,
     }),
     Family("olmo2", "Olmo2ForCausalLM", {}),
+    Family("olmo3", "Olmo3ForCausalLM", {
+        "sliding_window": 20, "num_hidden_layers": 4, "rope_parameters": {
+            "sliding_attention": {"rope_type": "default", "rope_theta": 10000.0},
+            "full_attention": {
+                "rope_type": "yarn", "rope_theta": 10000.0, "factor": 4.0,
+                "original_max_position_embeddings": 64,
+            },
+        },
+    }),
     Family("glm", "GlmForCausalLM", {"head_dim": 32}),
     Family("glm4", "Glm4ForCausalLM", {"head_dim": 16}),
     Family("mixtral", "MixtralForCausalLM", {

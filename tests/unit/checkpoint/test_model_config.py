@@ -233,6 +233,25 @@ def test_configuration_in_the_spelling_of_transformers_4(name: str) -> None:
     assert_equal(parse_hf_config(config), theirs)
 
 
+def test_only_full_layers_of_olmo3_stretch_their_rope() -> None:
+    """In either spelling."""
+    yarn = {"rope_type": "yarn", "factor": 8.0, "original_max_position_embeddings": 64}
+    published = {
+        "architectures": ["Olmo3ForCausalLM"],
+        "model_type": "olmo3",
+        "rope_theta": 500000,
+        "rope_scaling": {**yarn, "attention_factor": 1.2079441541679836},
+        "sliding_window": 32,
+        **SIZES,
+    }
+    theirs = AutoConfig.for_model(**json.loads(json.dumps(published)))
+    ours = parse_hf_config(published)
+    assert ours.windows == (32, 32, 32, None, 32, 32)
+    for layer, kind in enumerate(theirs.layer_types):
+        assert_rope_equal(ours.rope(layer), theirs, kind)
+    assert parse_hf_config({**theirs.to_dict(), **SIZES}) == ours
+
+
 def test_model_type_stands_in_for_a_missing_architecture(llama_config: dict[str, Any]) -> None:
     config = {**llama_config, "architectures": None}
     assert parse_hf_config(config).architecture == "LlamaForCausalLM"

@@ -42,6 +42,7 @@ FAMILIES: Final[dict[str, str]] = {
     "Phi3ForCausalLM": "phi3:PHI3",
     "GraniteForCausalLM": "granite:GRANITE",
     "Olmo2ForCausalLM": "olmo2:OLMO2",
+    "Olmo3ForCausalLM": "olmo3:OLMO3",
     "GlmForCausalLM": "glm:GLM",
     "Glm4ForCausalLM": "glm:GLM4",
     "Starcoder2ForCausalLM": "starcoder2:STARCODER2",
