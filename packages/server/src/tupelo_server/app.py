@@ -41,6 +41,7 @@ from tupelo_server.routes import (
     parsers,
     pooled,
     score,
+    sessions,
     switch,
     text,
 )
@@ -56,6 +57,7 @@ ROUTERS = [
     ollama.router,
     ollama_models.router,
     generate.router,
+    sessions.router,
     text.router,
     parsers.router,
     control.router,

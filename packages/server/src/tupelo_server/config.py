@@ -91,6 +91,13 @@ class ServerConfig:
         "may ask for less with the header X-Request-Timeout-S",
         low=0,
     )
+    max_sessions: int = option(1024, "sessions that one key may have open", low=0)
+    max_session_tokens: int = option(
+        16 << 20, "tokens that the sessions of one key may hold, and 64 for each request", low=0
+    )
+    session_timeout_s: float = option(
+        3600.0, "seconds without a request after which a session is closed", low=0.001
+    )
     shutdown_timeout_s: float = option(
         30.0, "seconds that running requests may take to end after SIGTERM", low=0
     )

@@ -10,7 +10,7 @@ import itertools
 import time
 from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from tupelo.config import EngineConfig
@@ -29,6 +29,7 @@ from tupelo_server.pooling import Pooler
 from tupelo_server.prompts import Prompts
 from tupelo_server.request_log import RequestLog
 from tupelo_server.stats import EngineStats
+from tupelo_server.sessions import SessionLimits, Sessions
 from tupelo_server.timing import SampleClock
 
 MAX_SAMPLES = 4096
@@ -63,10 +64,12 @@ class Limits:
     Attributes:
         queue_s: until its first step. total_s: from its arrival to its end; a request may ask for
             less.
+        sessions: what sessions may hold.
     """
 
     queue_s: float = 0.0
     total_s: float = 0.0
+    sessions: SessionLimits = field(default_factory=SessionLimits)
 
 
 def tenant_salt(tenant: str, salt: str) -> str:
@@ -99,6 +102,7 @@ class Frontend:
         weight_version: the operator's name for the weights that are served.
         held: an operator keeps the engine from computing; requests wait.
         former: names of models that this server had before, and this one has not.
+        sessions: the conversations that are kept.
         pooler: of a model that makes embeddings, ranks or classifies; None of one that generates.
         stats: the engine's numbers. since_s: when it became ready, in seconds since 1970.
     """
@@ -128,6 +132,7 @@ class Frontend:
         self.former = frozenset(former) - {self.model_name}
         self.stats = EngineStats(engine)
         self.since_s = time.time()
+        self.sessions = Sessions(prompts.tokenizer, engine.abort, self.limits.sessions)
         self._metrics = metrics
         self._numbers = itertools.count()
         self._live: dict[tuple[str, str], set[str]] = {}
@@ -172,8 +177,9 @@ class Frontend:
     def close(
         self, reason: str = "the server is stopping; send the request to another one"
     ) -> None:
-        """Take no new jobs; those that run go on. ``reason``: what newcomers are told."""
+        """Take no new jobs and keep no sessions; those jobs that run go on. ``reason``: what newcomers are told."""
         self._closed = reason
+        self.sessions.clear()
 
     async def idle(self) -> None:
         """Wait until nothing runs."""
@@ -249,14 +255,18 @@ class Frontend:
         clock = SampleClock(self._metrics, about, len(job.prompt.ids), streamed=job.stream)
         log = self.log.begin(job, rid, self.prompts.tokenizer)
         timers = self._timers(rid, about)
-        ended = False
+        ended, failed = False, False
         try:
+            if job.turn is not None:
+                await job.turn.begin(job.rid, rid)
             salt = tenant_salt(about.tenant, request.salt)
             sent = replace(request, rid=rid, salt=salt, arrived_s=clock.sent_s)
             outputs = self.engine.submit(sent)
             async with aclosing(stream.deltas(outputs)) as deltas:
                 async for delta in deltas:
                     clock.count(delta)
+                    if job.turn is not None:
+                        job.turn.add(delta.token_ids)
                     if about.hide_cached:
                         delta.cached_tokens = 0
                     if log is not None:
@@ -266,7 +276,12 @@ class Frontend:
                         timed = about.timing or job.timed
                         delta.spent = delta.spent if timed else None
                     yield delta
+        except RequestError:
+            failed = True
+            raise
         finally:
+            if job.turn is not None:
+                job.turn.end(keep=not failed)
             for timer in timers:
                 timer.cancel()
             self._metrics.num_aborted += not ended

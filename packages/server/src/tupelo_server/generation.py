@@ -10,6 +10,7 @@ import sys
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 from tupelo.engine.messages import Output, Scores, Timing, Vectors
 from tupelo.errors import RequestError
@@ -21,6 +22,9 @@ from tupelo.text.tools.events import Event
 from tupelo.thinking import ThinkingBudget
 from tupelo_server.parsing import ParsedStream, Parsing, stops_early
 from tupelo_server.rows import Row, RowQueue, rows_of
+
+if TYPE_CHECKING:
+    from tupelo_server.sessions import Turn
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +47,7 @@ class Job:
         timed: whether its reply tells where the time went, whatever the request's headers say.
         parsing: what is to be found in the outputs; None leaves them text.
         pooling: what is to be made of the prompt, where nothing is generated.
+        turn: its place in a session.
     """
 
     prompt: Prompt
@@ -62,6 +67,7 @@ class Job:
     timed: bool = False
     parsing: Parsing | None = None
     pooling: PoolingParams | None = None
+    turn: "Turn | None" = None
 
     def requests(self) -> list[Request]:
         """A request for each sample, without an id. Sample i uses ``derived_seed(seed, i)``.

@@ -23,8 +23,10 @@ from tupelo.engine.client import EngineClient
 from tupelo.errors import EngineUnavailable, RequestError
 from tupelo.text.templates import TemplateRenderer
 from tupelo.text.tokenizer import load_tokenizer
+from tupelo_server.config import ServerConfig
 from tupelo_server.engine_client import Frontend, Limits
 from tupelo_server.prompts import Prompts
+from tupelo_server.sessions import SessionLimits
 
 if TYPE_CHECKING:
     from tupelo_server.state import ServerState
@@ -219,12 +221,25 @@ class ModelLoader:
             prompts,
             state.metrics,
             state.log,
-            Limits(queue_s=config.max_queue_time_s, total_s=config.max_request_time_s),
+            limits_of(config),
             config=options.engine,
             sampling_defaults=info.generation_defaults if from_model else {},
             weight_version=options.weight_version,
             former=self._former,
         )
+
+
+def limits_of(config: ServerConfig) -> Limits:
+    """What requests and sessions may take, as the operator has it."""
+    return Limits(
+        queue_s=config.max_queue_time_s,
+        total_s=config.max_request_time_s,
+        sessions=SessionLimits(
+            count=config.max_sessions,
+            num_tokens=config.max_session_tokens,
+            idle_s=config.session_timeout_s,
+        ),
+    )
 
 
 async def _idle(frontend: Frontend, limit_s: float) -> bool:

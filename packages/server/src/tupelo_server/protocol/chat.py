@@ -51,6 +51,7 @@ class ChatBody(SamplingBody):
         min_length=1, max_length=MAX_MESSAGES, json_schema_extra=MESSAGES
     )
     max_tokens: int | None = None
+    session_params: dict[str, Any] | None = None
     max_completion_tokens: int | None = None
     logprobs: bool = False
     top_logprobs: int | None = None

@@ -31,6 +31,7 @@ class CompletionBody(SamplingBody):
 
     prompt: Any = Field(json_schema_extra=PROMPT)
     max_tokens: int = 16
+    session_params: dict[str, Any] | None = None
     echo: bool = False
     logprobs: int | None = None
     best_of: int | None = None

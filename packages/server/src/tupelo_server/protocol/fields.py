@@ -38,8 +38,8 @@ _LATER = (
     "return_entropy", "return_flat_raw_output_top_logprobs", "return_flat_raw_top_logprobs_b64",
     "return_hidden_states", "return_indexer_topk", "return_routed_experts",
     "return_sampling_mask", "return_spec_tokens_details", "routed_dp_rank",
-    "routed_experts_start_len", "sampling_logprobs_mode", "session_id", "session_params",
-    "use_audio_in_video", "use_beam_search", "video_config", "video_data", "watermark",
+    "routed_experts_start_len", "sampling_logprobs_mode", "session_id", "use_audio_in_video",
+    "use_beam_search", "video_config", "video_data", "watermark",
 )  # fmt: skip
 
 COMMON_UNSUPPORTED: Mapping[str, tuple[Any, ...]] = dict.fromkeys(_LATER, ())

@@ -47,6 +47,7 @@ class GenerateBody(Body):
         default=None, json_schema_extra={"anyOf": [SAMPLING, {"type": "array", "items": SAMPLING}]}
     )
     rid: str | list[str] | None = None
+    session_params: dict[str, Any] | list[dict[str, Any]] | None = None
     stream: bool = False
     return_logprob: bool | list[bool] = False
     logprob_start_len: int | list[int] = -1

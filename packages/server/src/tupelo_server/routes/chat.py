@@ -34,7 +34,9 @@ async def chat_completions(request: Request) -> Response:
     values = await read_object(request, state.config.request_timeout_s)
     body = ChatBody.parse(values)
     options = body.options
+    owner = owner_of(request)
     job = await chat_job(body, state, frontend)
+    job = await frontend.sessions.seat(job, owner, body.session_params)
     reply = Reply(
         id=job.rid,
         kind="chat.completion.chunk" if body.stream else "chat.completion",
@@ -58,9 +60,9 @@ async def chat_completions(request: Request) -> Response:
     )
     with client_names(_NAMES):
         if body.stream:
-            deltas = frontend.run([job], owner_of(request))
+            deltas = frontend.run([job], owner)
             return EventStream(_events(reply, choices, deltas, options))
-        found = await while_connected(request.receive, frontend.collect([job], owner_of(request)))
+        found = await while_connected(request.receive, frontend.collect([job], owner))
     reply.count(found)
     return JsonResponse(reply.whole([choices.whole(delta) for delta in found]))
 

@@ -39,7 +39,11 @@ async def completions(request: Request) -> Response:
     values = await read_object(request, state.config.request_timeout_s)
     body = CompletionBody.parse(values)
     options = body.options
-    jobs = await _jobs(body, state, frontend)
+    owner = owner_of(request)
+    jobs = [
+        await frontend.sessions.seat(job, owner, body.session_params)
+        for job in await _jobs(body, state, frontend)
+    ]
     reply = Reply(
         id=jobs[0].rid,
         kind="text_completion",
@@ -58,9 +62,9 @@ async def completions(request: Request) -> Response:
     )
     with client_names(_NAMES):
         if body.stream:
-            deltas = frontend.run(jobs, owner_of(request))
+            deltas = frontend.run(jobs, owner)
             return EventStream(_events(reply, choices, deltas, options))
-        found = await while_connected(request.receive, frontend.collect(jobs, owner_of(request)))
+        found = await while_connected(request.receive, frontend.collect(jobs, owner))
     reply.count(found)
     if body.num_drawn > body.n:
         found = best_of(found, jobs, body.n)

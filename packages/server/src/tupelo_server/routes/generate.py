@@ -14,6 +14,7 @@ from tupelo_server.generation import Delta
 from tupelo_server.protocol.fields import client_names, documents
 from tupelo_server.protocol.meta import MetaInfo
 from tupelo_server.protocol.native import GenerateBody, NativeReply
+from tupelo_server.sessions import seated
 from tupelo_server.state import frontend_of, owner_of, state_of
 from tupelo_server.wire import JsonResponse, read_object
 
@@ -26,12 +27,16 @@ async def generate(request: Request) -> Response:
     """Generate from text or ids; one prompt or a list of them."""
     state, frontend = state_of(request), frontend_of(request)
     body = GenerateBody.parse(await read_object(request, state.config.request_timeout_s))
+    owner = owner_of(request)
+    prompts = await frontend.prompts.of_any(body.prompts())
+    turns = await frontend.sessions.turns(body.session_params, owner, prompts)
     jobs = body.jobs(
-        await frontend.prompts.of_any(body.prompts()),
+        [turn.prompt if turn else prompt for prompt, turn in zip(prompts, turns, strict=True)],
         policy=state.engine_config.schedule_policy,
         vocab_size=frontend.info.vocab_size,
         stream_interval=state.config.stream_interval,
     )
+    jobs = [seated(job, turn) for job, turn in zip(jobs, turns, strict=True)]
     meta = MetaInfo(
         jobs,
         frontend.prompts.tokenizer,
@@ -40,7 +45,6 @@ async def generate(request: Request) -> Response:
     )
     reply = NativeReply(jobs, meta, prompt_ids=body.return_prompt_token_ids)
     several = not body.single or sum(job.params.n for job in jobs) > 1
-    owner = owner_of(request)
     with client_names({"top_logprobs": "top_logprobs_num", "prompt": "text"}):
         if body.stream:
             deltas = frontend.run(jobs, owner)
