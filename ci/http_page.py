@@ -43,6 +43,7 @@ from tupelo_server.protocol.pooled import (
     RerankBody,
     ScoreBody,
 )
+from tupelo_server.protocol.sessions import CloseSessionBody, OpenSessionBody
 from tupelo_server.protocol.text import DetokenizeBody, TokenizeBody
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "http-api.md"
@@ -58,6 +59,8 @@ BODIES: dict[str, type[Body]] = {
     "/api/embed": OllamaEmbedBody,
     "/api/embeddings": OllamaEmbeddingsBody,
     "/api/show": OllamaShowBody,
+    "/open_session": OpenSessionBody,
+    "/close_session": CloseSessionBody,
     "/v1/embeddings": EmbeddingsBody,
     "/v1/rerank": RerankBody,
     "/v1/score": ScoreBody,

@@ -1,5 +1,5 @@
 """T26: requests that end at every odd moment, processes that are killed, a full disk, a clock that
-jumps. Transfer between servers and sessions follow with their features."""
+jumps. Sessions have a file of their own; transfer between servers follows with its feature."""
 
 import json
 import os

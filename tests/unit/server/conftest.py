@@ -17,7 +17,8 @@ from tests.unit.server.fake_engine import FakeEngine, byte_tokenizer
 from tupelo.config import EngineConfig
 from tupelo.text.templates import TemplateRenderer
 from tupelo_server.config import ServerConfig
-from tupelo_server.engine_client import Frontend, Limits
+from tupelo_server.engine_client import Frontend
+from tupelo_server.loader import limits_of
 from tupelo_server.prompts import Prompts
 from tupelo_server.server import bind, http_server
 from tupelo_server.state import ServerState
@@ -82,7 +83,7 @@ def _running(engine_options: dict[str, Any], options: dict[str, Any]) -> Iterato
         config=config,
         engine_config=EngineConfig(served_model_name="tiny", **engine_options),
     )
-    limits = Limits(queue_s=config.max_queue_time_s, total_s=config.max_request_time_s)
+    limits = limits_of(config)
     prompts = Prompts(
         TOKENIZER,
         TemplateRenderer(),

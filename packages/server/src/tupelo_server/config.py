@@ -93,7 +93,7 @@ class ServerConfig:
     )
     max_sessions: int = option(1024, "sessions that one key may have open", low=0)
     max_session_tokens: int = option(
-        16 << 20, "tokens that the sessions of one key may hold, and 64 for each request", low=0
+        16 << 20, "tokens that the sessions of one key may hold, and 256 for each request", low=0
     )
     session_timeout_s: float = option(
         3600.0, "seconds without a request after which a session is closed", low=0.001

@@ -47,6 +47,8 @@ SERVER: dict[str, Family] = {
     "sglang:http_requests_active": Family("gauge", "HTTP requests being answered", ROUTE),
     "sglang:http_responses": Family("counter", "HTTP replies", (*ROUTE, "status_code")),
     "tupelo:engine_up": Family("gauge", "1 while the engine beats, 0 while it does not"),
+    "tupelo:num_sessions": Family("gauge", "sessions that are open"),
+    "tupelo:session_tokens": Family("gauge", "tokens that they hold, and 256 for each request"),
     "tupelo:messages_dropped": Family("counter", "messages that could not be read"),
 }
 """What the server's process knows."""

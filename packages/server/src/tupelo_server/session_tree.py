@@ -16,8 +16,8 @@ from dataclasses import dataclass, field
 
 from tupelo.errors import InvalidRequest
 
-RECORD_TOKENS = 64
-"""What a request counts beside its tokens: about the memory that its own record takes."""
+RECORD_TOKENS = 256
+"""What a request counts beside its tokens: the memory that its own record takes, about 1 KiB."""
 
 
 @dataclass(eq=False, slots=True)
@@ -28,17 +28,17 @@ class Node:
         kept: tokens of ``parent`` that stand before ``own``.
         own: ids of its input, and from ``num_input`` on of its output so far.
         live: the engine's id of the request while it runs, then "".
-        ended: set when it does not run any more.
+        ended: set when it ends, and None from then on.
     """
 
     rid: str
     parent: "Node | None"
     kept: int
-    own: array[int]
+    own: "array[int]"
     num_input: int
     live: str = ""
     children: list["Node"] = field(default_factory=list)
-    ended: asyncio.Event = field(default_factory=asyncio.Event)
+    ended: asyncio.Event | None = field(default_factory=asyncio.Event)
 
     @property
     def num_prompt(self) -> int:
@@ -133,7 +133,9 @@ class Session:
     def end(self, node: Node, *, keep: bool) -> None:
         """A request ends; without ``keep`` it is forgotten."""
         node.live = ""
-        node.ended.set()
+        if node.ended is not None:
+            node.ended.set()
+            node.ended = None
         self.num_running -= 1
         self.used_s = time.monotonic()
         if self.holds(node) and not keep:

@@ -10,10 +10,11 @@ import secrets
 import time
 from array import array
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from tupelo.errors import InvalidRequest, QueueFull
+from tupelo.errors import InvalidRequest
 from tupelo.text.tokenizer import Tokenizer
 from tupelo_server.generation import Job, Prompt
 from tupelo_server.protocol.sessions import SessionParams, sessions_of
@@ -22,6 +23,9 @@ from tupelo_server.session_tree import RECORD_TOKENS, Node, Session
 _INLINE_TOKENS = 2000
 """Up to here the text of ids is made on the event loop: it takes less time than a change of
 threads."""
+
+_END_LIMIT_S = 5.0
+"""For the end of a request that was aborted."""
 
 Abort = Callable[[Iterable[str]], Awaitable[None]]
 
@@ -62,8 +66,8 @@ class Turn:
         """It begins, under its client's id ``rid`` and the engine's ``live``.
 
         Raises:
-            InvalidRequest: the session has changed since, or has a request of this id.
-            QueueFull: the caller's sessions hold too much.
+            InvalidRequest: the session has changed since, or has a request of this id; or the
+                caller's sessions hold too much.
         """
         session, parent = self.session, self.parent
         if not session.open or not (parent is None or session.holds(parent)):
@@ -127,8 +131,7 @@ class Sessions:
         """Open a session, closed after ``timeout_s`` without a request; returns its id.
 
         Raises:
-            InvalidRequest: the caller has one of this id, or asks for too long.
-            QueueFull: it has too many.
+            InvalidRequest: the caller has one of this id, or too many, or asks for too long.
         """
         owned = self._owned.get(owner) or _Owned()
         if name in owned.sessions:
@@ -137,7 +140,11 @@ class Sessions:
                 param="session_id",
             )
         if len(owned.sessions) >= self._limits.count:
-            raise QueueFull(f"{self._limits.count} sessions are open; close one first")
+            raise InvalidRequest(
+                f"{len(owned.sessions)} sessions are open, as many as one key may have "
+                "(--max-sessions); close one first",
+                code="too_many_sessions",
+            )
         limit_s = self._limits.idle_s
         if timeout_s is not None and not 0 < timeout_s <= limit_s:
             raise InvalidRequest(
@@ -156,13 +163,15 @@ class Sessions:
         """Refuse a request that adds so many tokens, where the caller's sessions hold too much.
 
         Raises:
-            QueueFull: they do.
+            InvalidRequest: they do.
         """
         held, added = self._owned[owner].num_tokens(), num_tokens + RECORD_TOKENS
         if held + added > self._limits.num_tokens:
-            raise QueueFull(
-                f"the sessions hold {held} of {self._limits.num_tokens} tokens, too many for "
-                f"{added} more; close one first"
+            raise InvalidRequest(
+                f"session_params: the open sessions hold {held} of {self._limits.num_tokens} "
+                f"tokens (--max-session-tokens), too many for {added} more; close one first",
+                param="session_params",
+                code="sessions_full",
             )
 
     def close(self, owner: str, name: str) -> None:
@@ -203,6 +212,12 @@ class Sessions:
             if ids[:1] == (self._tokenizer.bos_token_id,):
                 ids = ids[1:]
             prompt = Prompt(parent.ids(kept) + ids)
+        elif place.offset or place.drop_previous_output:
+            raise InvalidRequest(
+                "session_params: offset and drop_previous_output say what is kept of an earlier "
+                "request, and rid names none",
+                param="session_params",
+            )
         elif place.replace:
             replaced = session.roots()
         await self._check_capacity(session, prompt.ids)
@@ -245,7 +260,8 @@ class Sessions:
         return session
 
     async def _ended(self, node: Node, *, replaced: bool) -> None:
-        """Make sure that a request does not run.
+        """Make sure that a request does not run. One whose reply nobody reads ends when somebody
+        does: what was handed out until then is its output.
 
         Raises:
             InvalidRequest: it does, and is not to be replaced.
@@ -255,9 +271,11 @@ class Sessions:
                 "session_params.rid: the request still runs; wait for its end, or set replace",
                 param="session_params",
             )
-        if node.live:
+        if node.live and node.ended is not None:
             await self.abort([node.live])
-            await node.ended.wait()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_END_LIMIT_S):
+                    await node.ended.wait()
 
     async def _check_capacity(self, session: Session, ids: Sequence[int]) -> None:
         """Refuse a prompt of more characters than the session may have."""

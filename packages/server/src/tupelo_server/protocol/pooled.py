@@ -14,7 +14,7 @@ _LATER: Mapping[str, tuple[Any, ...]] = dict.fromkeys(
         "lora_path", "image_data", "video_data", "audio_data", "embed_override_token_id",
         "embed_overrides", "query_embed_overrides", "item_embed_overrides", "input_embeds",
         "return_pooled_hidden_states", "score_extraction_token", "modalities", "background",
-        "sampling_params",
+        "sampling_params", "session_params",
     ),
     (),
 )  # fmt: skip

@@ -46,7 +46,7 @@ class SessionParams(Body):
 
     Attributes:
         offset: of the earlier request's tokens so many are kept; negative counts from the end, 0
-            keeps all. Without ``rid`` there is nothing that it could count in.
+            keeps all.
         replace: what went on from ``rid`` is forgotten, without ``rid`` all of the session; what
             of it still runs is aborted.
         drop_previous_output: of the earlier request only the prompt is kept.

@@ -75,6 +75,9 @@ async def metrics(request: Request) -> Response:
     stats = {} if frontend is None else await frontend.stats.now()
     stats["engine_up"] = int(state.health().ready)
     stats["messages_dropped"] = 0 if frontend is None else frontend.engine.num_dropped
+    if frontend is not None:
+        stats["num_sessions"] = frontend.sessions.count
+        stats["session_tokens"] = frontend.sessions.num_tokens
     metrics.model_name = "" if frontend is None else frontend.model_name
     return Response(metrics.render(stats), media_type=CONTENT_TYPE_LATEST)
 
