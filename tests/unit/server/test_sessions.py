@@ -299,6 +299,17 @@ def test_limits(start: Start) -> None:
     assert opened(service)
 
 
+def test_sessions_leave_with_their_model(start: Start) -> None:
+    service = start()
+    frontend = service.state.frontend
+    assert frontend is not None
+    said(service, "one ", "a", id=opened(service))
+    service.loop.call_soon_threadsafe(frontend.close, "another model comes")
+    until(lambda: not frontend.open)
+    assert (frontend.sessions.count, frontend.sessions.num_tokens) == (0, 0)
+    assert service.post("/open_session", capacity_of_str_len=9).status_code == 503
+
+
 def test_sessions_are_their_callers_own(start: Start) -> None:
     service = start(api_key="key-a,key-b", max_sessions=1)
 

@@ -28,8 +28,8 @@ from tupelo_server.pooler import EnginePooler
 from tupelo_server.pooling import Pooler
 from tupelo_server.prompts import Prompts
 from tupelo_server.request_log import RequestLog
-from tupelo_server.stats import EngineStats
 from tupelo_server.sessions import SessionLimits, Sessions
+from tupelo_server.stats import EngineStats
 from tupelo_server.timing import SampleClock
 
 MAX_SAMPLES = 4096
@@ -177,7 +177,8 @@ class Frontend:
     def close(
         self, reason: str = "the server is stopping; send the request to another one"
     ) -> None:
-        """Take no new jobs and keep no sessions; those jobs that run go on. ``reason``: what newcomers are told."""
+        """Take no new jobs, and forget all sessions; jobs that run go on. ``reason``: what
+        newcomers are told."""
         self._closed = reason
         self.sessions.clear()
 
