@@ -43,6 +43,7 @@ from tupelo_server.protocol.pooled import (
     RerankBody,
     ScoreBody,
 )
+from tupelo_server.protocol.responses import ResponsesBody
 from tupelo_server.protocol.sessions import CloseSessionBody, OpenSessionBody
 from tupelo_server.protocol.text import DetokenizeBody, TokenizeBody
 
@@ -50,6 +51,7 @@ PAGE = Path(__file__).resolve().parent.parent / "docs" / "http-api.md"
 
 BODIES: dict[str, type[Body]] = {
     "/v1/chat/completions": ChatBody,
+    "/v1/responses": ResponsesBody,
     "/v1/completions": CompletionBody,
     "/generate": GenerateBody,
     "/v1/messages": MessagesBody,

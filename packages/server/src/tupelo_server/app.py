@@ -40,6 +40,7 @@ from tupelo_server.routes import (
     operate,
     parsers,
     pooled,
+    responses,
     score,
     sessions,
     switch,
@@ -52,6 +53,7 @@ from tupelo_server.wire import JsonResponse
 ROUTERS = [
     chat.router,
     anthropic.router,
+    responses.router,
     completions.router,
     models.router,
     ollama.router,

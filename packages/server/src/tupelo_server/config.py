@@ -98,6 +98,15 @@ class ServerConfig:
     session_timeout_s: float = option(
         3600.0, "seconds without a request after which a session is closed", low=0.001
     )
+    response_store_entries: int = option(
+        1024, "responses of /v1/responses kept in memory for later requests; 0 keeps none", low=0
+    )
+    response_store_bytes: int = option(
+        256 << 20, "bytes that they may take together; one may have a fourth of them", low=1
+    )
+    response_store_ttl_s: float = option(
+        3600.0, "seconds that a response is kept from its end on", low=0
+    )
     shutdown_timeout_s: float = option(
         30.0, "seconds that running requests may take to end after SIGTERM", low=0
     )

@@ -17,6 +17,7 @@ from tupelo_server.keys import Caller
 from tupelo_server.loader import ModelLoader, ModelOptions
 from tupelo_server.metrics import Metrics
 from tupelo_server.request_log import RequestLog
+from tupelo_server.response_store import ResponseStore
 
 _FRONTEND = "tupelo.frontend"
 
@@ -34,6 +35,7 @@ class ServerState:
         template: source of the chat template that it was started with, instead of the model's.
         metrics: what is counted of the model's requests. log: what is written of each.
         loader: loads and unloads models.
+        responses: those of ``/v1/responses`` that are kept.
     """
 
     config: ServerConfig
@@ -47,6 +49,7 @@ class ServerState:
     metrics: Metrics = field(init=False)
     log: RequestLog = field(init=False)
     loader: ModelLoader = field(init=False)
+    responses: ResponseStore = field(init=False)
 
     def __post_init__(self) -> None:
         config = self.config
@@ -57,6 +60,9 @@ class ServerState:
         )
         self.log = RequestLog(enabled=config.log_requests, level=config.log_requests_level)
         self.loader = ModelLoader(self)
+        self.responses = ResponseStore(
+            config.response_store_entries, config.response_store_bytes, config.response_store_ttl_s
+        )
 
     def health(self) -> Health:
         """Whether requests can be served, from the engine's heartbeats alone."""

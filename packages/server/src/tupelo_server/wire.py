@@ -14,7 +14,7 @@ from tupelo_server.errors import BodyTimeout, ClientGone, SchemaError
 M = TypeVar("M", bound=BaseModel)
 
 encode_json = msgspec.json.Encoder().encode
-_decode_json = msgspec.json.Decoder().decode
+decode_json = msgspec.json.Decoder().decode
 _MAX_MESSAGE = 300
 MAX_COMMAS = 1 << 20
 """A body with more of them holds more values, or a longer text, than any model could read. Some
@@ -49,7 +49,7 @@ async def read_object(request: Request, timeout_s: float) -> dict[str, Any]:
     if body.count(b",") > MAX_COMMAS:
         raise SchemaError(f"the request body has more than {MAX_COMMAS} values")
     try:
-        value = _decode_json(body)
+        value = decode_json(body)
     except RecursionError:
         raise SchemaError("the request body is nested too deeply") from None
     except UnicodeDecodeError:

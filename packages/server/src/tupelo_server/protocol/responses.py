@@ -1,7 +1,7 @@
 """Bodies of ``/v1/responses``, as the chat body that asks for the same.
 
 What this server cannot do (built-in tools, stored prompts, conversations, summaries of thoughts) is
-refused by name.
+refused by name. ``max_tool_calls`` counts built-in tools alone, of which there are none.
 """
 
 import re
@@ -59,11 +59,13 @@ class ResponsesBody(Body):
         "context_management": (),
         "conversation": (),
         "image": (),
+        "max_tool_calls": ANY,
         "moderation": (),
         "prompt": (),
         "prompt_cache_options": ANY,
         "prompt_cache_retention": ANY,
         "service_tier": ("auto", "default"),
+        "truncation": ("disabled",),
     }
 
     input: str | Annotated[list[dict[str, Any]], Field(min_length=1, max_length=MAX_MESSAGES)]
@@ -78,12 +80,8 @@ class ResponsesBody(Body):
     tools: list[dict[str, Any]] | None = None
     tool_choice: str | dict[str, Any] | None = None
     parallel_tool_calls: bool = True
-    max_tool_calls: int | None = Field(
-        default=None, description="of built-in tools, of which there are none"
-    )
     text: dict[str, Any] | None = None
     reasoning: dict[str, Any] | None = None
-    truncation: str = "disabled"
     max_output_tokens: int | None = None
     top_logprobs: int | None = None
     metadata: dict[str, Any] | None = None
@@ -119,8 +117,6 @@ class ResponsesBody(Body):
         Raises:
             InvalidRequest: a value that this server does not take.
         """
-        if self.truncation not in ("auto", "disabled"):
-            raise _wrong("truncation", "allowed: auto, disabled")
         for name in self.include or ():
             check_includable(name)
         if self.top_logprobs and not self.logprobs:
@@ -129,7 +125,9 @@ class ResponsesBody(Body):
             raise _wrong("stream_options", "needs stream to be true")
         _refuse("stream_options", self.stream_options, {"include_obfuscation": (False,)})
         if self.background and self.store is False:
-            raise _wrong("background", "needs store: a response that is not stored is found by none")
+            raise _wrong(
+                "background", "needs store: a response that is not stored is found by none"
+            )
         _check_metadata(self.metadata or {})
 
     @property
@@ -155,6 +153,29 @@ class ResponsesBody(Body):
         if not isinstance(effort, str | None):
             raise _wrong("reasoning.effort", "must be a string")
         return effort
+
+    def told(self) -> dict[str, Any]:
+        """What the response repeats of its request."""
+        given = self.format
+        tools = [{"strict": False, "description": None, **tool} for tool in self.tools or ()]
+        return {
+            "instructions": self.instructions,
+            "max_output_tokens": self.max_output_tokens,
+            "max_tool_calls": None,
+            "metadata": self.metadata or {},
+            "parallel_tool_calls": self.parallel_tool_calls,
+            "previous_response_id": self.previous_response_id,
+            "prompt_cache_key": self.prompt_cache_key,
+            "reasoning": {"effort": self.effort, "summary": None},
+            "safety_identifier": self.safety_identifier,
+            "service_tier": "default",
+            "text": {"format": given, "verbosity": "medium"},
+            "tool_choice": "auto" if self.tool_choice is None else self.tool_choice,
+            "tools": tools,
+            "top_logprobs": self.top_logprobs or 0,
+            "truncation": "disabled",
+            "user": self.user,
+        }
 
     def chat(self, messages: list[dict[str, Any]], rid: str) -> ChatBody:
         """The chat body that asks for the same.
@@ -184,8 +205,8 @@ class ResponsesBody(Body):
         match choice:
             case {"type": "function", **rest}:
                 choice = {"type": "function", "function": {"name": rest.get("name")}}
-            case {"type": "allowed_tools", **rest}:
-                tools, choice = _allowed(tools, rest)
+            case {"type": "allowed_tools"}:
+                tools, choice = _allowed(tools, choice)
             case {"type": kind}:
                 raise _wrong(
                     "tool_choice.type", f"{kind!r:.60} is not supported; allowed: "
@@ -233,9 +254,12 @@ def response_names() -> Iterator[None]:
             yield
     except RequestError as error:
         place = error.param or ""
+        name = place.replace("response_format.json_schema", "text.format", 1)
         if re.match(r"tools\[\d+\]\.function\.", place):
-            error.param = place.replace(".function", "", 1)
-            error.args = (str(error).replace(place, error.param),)
+            name = place.replace(".function", "", 1)
+        error.param = name or None
+        text = str(error).replace("text.format.json_schema", "text.format")
+        error.args = (text.replace(place, name) if place else text,)
         raise
 
 
@@ -255,7 +279,9 @@ def _allowed(
     mode, given = choice.get("mode"), choice.get("tools")
     if mode not in ("auto", "required"):
         raise _wrong("tool_choice.mode", f"got {mode!r:.60}; allowed: auto, required")
-    names = {tool["function"]["name"] for tool in tools if isinstance(tool["function"]["name"], str)}
+    names = {
+        tool["function"]["name"] for tool in tools if isinstance(tool["function"]["name"], str)
+    }
     wanted = []
     for number, item in enumerate(given if isinstance(given, list) else ()):
         match item:

@@ -71,7 +71,7 @@ def checked_items(given: str | list[dict[str, Any]], stored: Lookup) -> list[Ite
             if references > MAX_REFERENCES:
                 raise _wrong(place, f"more than {MAX_REFERENCES} references; send the items")
             items.append(_referred(place, found, stored))
-        elif kind in PREFIXES:
+        elif isinstance(kind, str) and kind in PREFIXES:
             items.append(_checked(place, kind, found))
         else:
             raise _wrong(
@@ -175,7 +175,7 @@ def _checked(place: str, kind: str, item: Item) -> Item:
             name = _string(place, item, "name")
             if not 0 < len(name) <= MAX_NAME:
                 raise _wrong(f"{place}.name", f"must have 1 to {MAX_NAME} characters")
-            fields = {"name": name, "arguments": _string(place, item, "arguments")}
+            fields: Item = {"name": name, "arguments": _string(place, item, "arguments")}
         case _:
             fields = {"output": _output(f"{place}.output", item.get("output"))}
             if "name" in item:
