@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Runs a script with each of five clients, the newest of its kind and each in an environment of its
-# own, against a server with the demo model. Writes the versions to tests/system/clients/versions.txt
+# Runs a script with each of eight clients, the newest of its kind and each in an environment of its
+# own, against a server with the demo model and a template that takes tools. Writes the versions to tests/system/clients/versions.txt
 # and what the clients sent to tests/system/clients/recorded/.
 # CLIENTS_DIR keeps the environments; arguments name the clients to run.
 set -euo pipefail
@@ -16,12 +16,17 @@ declare -A packages=(
     [llama_index]=llama-index-llms-openai-like
     [instructor]=instructor
     [litellm]=litellm
+    [anthropic]=anthropic
+    [ollama]=ollama
+    [pydantic_ai]=pydantic-ai
 )
 names=("$@")
-[ ${#names[@]} -gt 0 ] || names=(openai langchain llama_index instructor litellm)
+[ ${#names[@]} -gt 0 ] || names=(
+    openai langchain llama_index instructor litellm anthropic ollama pydantic_ai
+)
 
 "$python" -m tupelo serve "${TUPELO_DEMO_GGUF:-}" --port 0 --api-key client-key --batch-invariant \
-    >"$log" 2>&1 &
+    --chat-template ../tools.jinja >"$log" 2>&1 &
 server=$!
 trap 'kill $server; wait $server || true' EXIT
 for _ in $(seq 600); do
@@ -46,9 +51,9 @@ for name in "${names[@]}"; do
     wait "$pid" || true
     [ $code = 0 ] || { echo "$name failed" >&2; exit 1; }
     version=$("$venv/bin/python" -m pip freeze | grep -i "^$package==")
-    openai=$("$venv/bin/python" -m pip freeze | grep "^openai==")
+    openai=$("$venv/bin/python" -m pip freeze | sed -n "s/^openai==.*/ (with &)/p")
     sed -i "/^$package==/d" versions.txt
-    echo "$version (with $openai)" >>versions.txt
+    echo "$version$openai" >>versions.txt
     echo "$version: passed"
 done
 sort -o versions.txt versions.txt

@@ -14,22 +14,7 @@ import openai
 import pytest
 from tests.system.harness import ServerProcess
 
-TEMPLATE = """
-{%- if tools %}
-{{- '<|im_start|>system\\nYou may call functions:\\n<tools>' }}
-{%- for tool in tools %}{{- '\\n' + (tool | tojson) }}{%- endfor %}
-{{- '\\n</tools>\\nA call is <tool_call>\\n{"name": ..., "arguments": ...}\\n</tool_call>' }}
-{{- '<|im_end|>\\n' }}
-{%- endif %}
-{%- for message in messages %}
-{{- '<|im_start|>' + message.role + '\\n' + message.content }}
-{%- for call in message.tool_calls or [] %}
-{{- '\\n<tool_call>\\n' + (call.function | tojson) + '\\n</tool_call>' }}
-{%- endfor %}
-{{- '<|im_end|>\\n' }}
-{%- endfor %}
-{%- if add_generation_prompt %}{{- '<|im_start|>assistant\\n' }}{%- endif %}
-"""
+TEMPLATE = Path(__file__).resolve().parent / "tools.jinja"
 SHORT = {"type": "string", "minLength": 1, "maxLength": 16}
 SCHEMAS: dict[str, dict[str, Any]] = {
     "get_weather": {
@@ -74,9 +59,7 @@ Calls = list[tuple[str, str]]
 def tooled(demo_gguf: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
     """The demo model with a template that takes tools."""
     folder = tmp_path_factory.mktemp("tooled")
-    template = folder / "template.jinja"
-    template.write_text(TEMPLATE)
-    flags = ["--chat-template", str(template), "--batch-invariant", "--check-integrity"]
+    flags = ["--chat-template", str(TEMPLATE), "--batch-invariant", "--check-integrity"]
     with ServerProcess(demo_gguf, folder, *flags) as running:
         yield running
 

@@ -33,8 +33,9 @@ PERSON = "Describe a person called Ann, who is 41 years old, as JSON with the fi
 
 @dataclass(frozen=True)
 class Place:
-    """Where the server is, and a key that opens it."""
+    """Where the server is, where OpenAI's API is on it, and a key that opens it."""
 
+    root: str
     url: str
     key: str
 
@@ -42,7 +43,7 @@ class Place:
 def place() -> Place:
     """From the command line."""
     url, key = sys.argv[1:]
-    return Place(f"{url}/v1", key)
+    return Place(url, f"{url}/v1", key)
 
 
 def refusal(kind: type[E] | tuple[type[E], ...], call: Callable[[], object]) -> E:

@@ -16,6 +16,7 @@ import httpx
 
 KEPT_HEADERS = ("accept", "content-type", "user-agent")
 """The others are the connection's, or tell of the machine; keys are never kept."""
+_KEYS = ("authorization", "x-api-key")
 _LONG = 2000
 _PASSED_ON = ("content-type", "retry-after", "www-authenticate")
 
@@ -61,7 +62,7 @@ class Recorder(BaseHTTPRequestHandler):
         headers = {
             name: value
             for name, value in self.headers.items()
-            if name.lower() in (*KEPT_HEADERS, "authorization")
+            if name.lower() in (*KEPT_HEADERS, *_KEYS)
         }
         with (
             httpx.Client(timeout=300) as client,

@@ -1,4 +1,4 @@
-"""What five clients sent to a server is sent again: it still gets what they could use.
+"""What eight clients sent to a server is sent again: it still gets what they could use.
 
 ``ci/cpu/clients.sh`` runs the clients themselves, and writes the recordings.
 """
@@ -12,17 +12,36 @@ from typing import Any
 import httpx
 import jsonschema
 import pytest
+from tests.system.clients.replies import (
+    Said,
+    error_of,
+    forced_tools,
+    generates,
+    said,
+    schema_of,
+)
 from tests.system.harness import ServerProcess
 
 HERE = Path(__file__).resolve().parent
 KEYS = {"right": "client-key", "wrong": "no-key"}
-CLIENTS = ("openai", "langchain", "llama_index", "instructor", "litellm")
+TALKING = ("whole", "streamed")
+FORMING = ("formed", "formed and streamed")
+CALLING = ("called", "called and streamed")
+CLIENTS: dict[str, tuple[str, ...]] = {
+    **dict.fromkeys(("openai", "langchain", "llama_index", "litellm"), (*TALKING, *FORMING)),
+    "instructor": FORMING,
+    "ollama": (*TALKING, *FORMING, "read"),
+    "anthropic": (*TALKING, *FORMING, *CALLING, "read"),
+    "pydantic_ai": (*TALKING, *FORMING, *CALLING),
+}
+"""What each of them does, beside being refused."""
 
 
 @pytest.fixture(scope="module")
 def keyed(demo_gguf: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
-    """The demo model behind a key."""
-    flags = ["--api-key", KEYS["right"], "--batch-invariant"]
+    """The demo model behind a key, with a template that takes tools."""
+    template = HERE.parent / "tools.jinja"
+    flags = ["--api-key", KEYS["right"], "--batch-invariant", "--chat-template", str(template)]
     with ServerProcess(demo_gguf, tmp_path_factory.mktemp("keyed"), *flags) as server:
         yield server
 
@@ -47,21 +66,22 @@ def lengthened(value: Any) -> Any:
 @pytest.mark.parametrize("client", CLIENTS)
 def test_recorded_requests(keyed: ServerProcess, client: str) -> None:
     requests = recorded(client)
-    kinds = {"formed", "formed and streamed", "refused"}
-    if client != "instructor":  # which always asks for a form
-        kinds |= {"whole", "streamed"}
-    assert kinds <= {_kind(request) for request in requests}
+    assert {*CLIENTS[client], "refused"} <= {_kind(request) for request in requests}
     with ThreadPoolExecutor(8) as pool:
         replies = list(pool.map(lambda request: _send(keyed, request), requests))
-    said: dict[str, set[tuple[str, ...]]] = {}
+    same: dict[str, list[list[Said]]] = {}
     for request, reply in zip(requests, replies, strict=True):
         assert reply.status_code == request["status"], (request["body"], reply.text)
-        _check(request, reply)
-        if reply.status_code == 200 and request["body"]:
-            said.setdefault(_key(request), set()).add(tuple(_texts(reply)))
-    assert all(len(texts) == 1 for texts in said.values()), "streamed or whole, it is the same"
+        if reply.status_code != 200:
+            assert error_of(request, reply)
+        elif generates(request):
+            samples = _checked(request, reply)
+            same.setdefault(_key(request), []).append(samples)
+        else:
+            assert reply.json()
+    assert all(samples == found[0] for found in same.values() for samples in found)
     if client != "instructor":  # which says more where it streams
-        assert len(said) < len([r for r in requests if _kind(r) != "refused" and r["body"]])
+        assert any(len(found) > 1 for found in same.values()), "streamed and whole"
 
 
 def test_recordings_hold_no_secrets() -> None:
@@ -74,12 +94,15 @@ def test_recordings_hold_no_secrets() -> None:
 
 
 def _kind(request: dict[str, Any]) -> str:
-    body = request["body"] or {}
     if request["status"] != 200:
         return "refused"
-    formed = (body.get("response_format") or {}).get("type") == "json_schema"
-    names = {(0, 0): "whole", (0, 1): "streamed", (1, 0): "formed", (1, 1): "formed and streamed"}
-    return names[(int(formed), int(bool(body.get("stream"))))]
+    if not generates(request):
+        return "read"
+    streamed = bool(request["body"].get("stream"))
+    name = "called" if forced_tools(request) else "formed" if schema_of(request) else ""
+    if not name:
+        return "streamed" if streamed else "whole"
+    return f"{name} and streamed" if streamed else name
 
 
 def _key(request: dict[str, Any]) -> str:
@@ -104,48 +127,18 @@ def _send(server: ServerProcess, request: dict[str, Any]) -> httpx.Response:
     )
 
 
-def _check(request: dict[str, Any], reply: httpx.Response) -> None:
-    """A reply of the form that the client's library reads."""
-    if reply.status_code != 200:
-        error = reply.json()["error"]
-        assert set(error) == {"message", "type", "param", "code"}
-        assert error["message"]
-        return
-    if request["body"] is None:
-        assert reply.json()["data"][0]["object"] == "model"
-        return
-    texts = _texts(reply)
-    assert len(texts) == request["body"].get("n", 1)
-    assert all(text.strip() for text in texts)
-    if "formed" in _kind(request):
-        schema = request["body"]["response_format"]["json_schema"]["schema"]
-        for text in texts:
-            jsonschema.validate(json.loads(text), schema)
-    if not request["body"].get("stream"):
-        usage = reply.json()["usage"]
-        assert usage["total_tokens"] == usage["prompt_tokens"] + usage["completion_tokens"]
-    elif (request["body"].get("stream_options") or {}).get("include_usage"):
-        assert _events(reply)[-1]["usage"]["completion_tokens"] > 0
-
-
-def _events(reply: httpx.Response) -> list[dict[str, Any]]:
-    assert reply.headers["content-type"].startswith("text/event-stream")
-    lines = [line.removeprefix("data: ") for line in reply.text.splitlines() if line]
-    assert lines.pop() == "[DONE]"
-    return [json.loads(line) for line in lines]
-
-
-def _texts(reply: httpx.Response) -> list[str]:
-    """The text of each choice; a streamed one ends once."""
-    if not reply.headers["content-type"].startswith("text/event-stream"):
-        choices = reply.json()["choices"]
-        return [c["message"]["content"] if "message" in c else c["text"] for c in choices]
-    texts: dict[int, str] = {}
-    ends = 0
-    for event in _events(reply):
-        for choice in event["choices"]:
-            new = choice["delta"].get("content") if "delta" in choice else choice["text"]
-            texts[choice["index"]] = texts.get(choice["index"], "") + (new or "")
-            ends += choice["finish_reason"] is not None
-    assert ends == len(texts)
-    return [texts[index] for index in sorted(texts)]
+def _checked(request: dict[str, Any], reply: httpx.Response) -> list[Said]:
+    """What the model said, which is of the form that was asked for."""
+    samples = said(request, reply)
+    assert len(samples) == request["body"].get("n", 1)
+    schema, tools = schema_of(request), forced_tools(request)
+    for sample in samples:
+        assert sample.ends == 1
+        assert sample.text.strip() or sample.calls
+        if tools:
+            assert sample.calls
+            for name, arguments in sample.calls:
+                jsonschema.validate(json.loads(arguments), tools[name])
+        elif schema:
+            jsonschema.validate(json.loads(sample.text), schema)
+    return samples

@@ -22,6 +22,10 @@ _UNSUPPORTED: Mapping[str, tuple[Any, ...]] = {
     "container": (),
     "mcp_servers": (),
     "context_management": (),
+    "diagnostics": (),
+    "speed": ("standard",),
+    "user_profile_id": (),
+    "workspace_id": (),
 }
 _THINKING = {"enabled", "adaptive", "disabled"}
 _SWITCHED_ON = {"enable_thinking": True, "thinking": True}
