@@ -11,7 +11,7 @@ from importlib import import_module
 from pathlib import Path
 
 from tupelo.checkpoint import ENCODERS, FAMILIES, find_family
-from tupelo.checkpoint.gguf_models import GGUF_FAMILIES
+from tupelo.checkpoint.families import gguf_forms
 from tupelo.checkpoint.rope import ROPE_KINDS
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -67,8 +67,9 @@ are refused by name, as {refused} are. Code that a checkpoint brings is never ru
 
 - safetensors, single or sharded; pickled weights are refused. Quantised safetensors: {quantised};
   others are refused by name.
-- GGUF; quantised types become numbers as they are loaded (`tests/unit/checkpoint/test_gguf.py`,
-  `tests/unit/checkpoint/test_gguf_models.py`). Values of `general.architecture`:
+- GGUF of every family above, compared with the same model in safetensors
+  (`tests/parity/test_gguf.py`); quantised types become numbers as they are loaded
+  (`tests/unit/checkpoint/test_gguf.py`). Values of `general.architecture`:
   {gguf}.
 
 ## Real weights
@@ -131,7 +132,7 @@ def render() -> tuple[str, list[str]]:
         door="\n".join(f"- `{name}`" for name in _keys("test_door.py", "MODELS")),
         refused=" and ".join(f"`{name}`" for name in _refused()),
         quantised=_names(sorted(quantised)),
-        gguf=_names(sorted(GGUF_FAMILIES)),
+        gguf=_names(sorted(gguf_forms())),
         real=" |\n| ".join(" | ".join(row) for row in _REAL),
     )
     named = {part for part in page.split("`") if part.startswith(("tests/", "ci/"))}

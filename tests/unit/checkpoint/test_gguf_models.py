@@ -280,7 +280,8 @@ def test_parts_are_joined(
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [
-        ({"expert_count": 8}, UnsupportedModel, "experts"),
+        ({"expert_count": 8}, CheckpointError, "expert_used_count"),
+        ({"block_count": 2, "nextn_predict_layers": 2}, CheckpointError, "nextn_predict_layers"),
         ({"attention.head_count": 0}, CheckpointError, r"attention\.head_count"),
         ({"attention.value_length": 4}, CheckpointError, r"attention\.value_length"),
         ({"attention.head_count_kv": 3}, CheckpointError, "num_key_value_heads"),

@@ -96,18 +96,30 @@ class ExpertWeights:
         return Parameter(shape=shape, sources=single, fused=(stacked,))
 
     def biases(self, *, first: bool) -> tuple[Parameter, Parameter]:
-        """(num_experts, 2 * width) and (num_experts, hidden_size); the latter only on the ``first``
-        rank, since partial sums are added up."""
+        """(num_experts, 2 * width) and (num_experts, hidden_size), always stored over all experts;
+        the latter only on the ``first`` rank, since partial sums are added up."""
         config, size = self._config, self._config.intermediate_size
         name = self._names.stacked
-        inner = tuple(
-            Source(
-                name=f"{name}.gate_up_proj_bias",
-                shape=(config.num_experts, 2 * size),
-                take=(self._every, rows),
-                place=(self._every, half),
+        inner = (
+            tuple(
+                Source(
+                    name=f"{name}.gate_up_proj_bias",
+                    shape=(config.num_experts, 2 * size),
+                    take=(self._every, rows),
+                    place=(self._every, half),
+                )
+                for rows, half in zip(self._stacked_rows(), self._halves(), strict=True)
             )
-            for rows, half in zip(self._stacked_rows(), self._halves(), strict=True)
+            if config.columns
+            else tuple(
+                Source(
+                    name=f"{name}.{part}_bias",
+                    shape=(config.num_experts, size),
+                    take=(self._every, self._rows),
+                    place=(self._every, half),
+                )
+                for part, half in zip(self._names.parts[:2], self._halves(), strict=True)
+            )
         )
         outputs = slice(0, self._hidden if first else 0)
         outer = Source(

@@ -6,6 +6,7 @@ architecture, its value a ``Family``. Core's own names cannot be taken.
 """
 
 import difflib
+import functools
 from collections.abc import Iterable
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
@@ -14,6 +15,7 @@ from typing import Final
 from tupelo.checkpoint.families.door import DOOR, transformers_has
 from tupelo.checkpoint.families.family import DECODER, Family
 from tupelo.checkpoint.fields import shown
+from tupelo.checkpoint.gguf_form import GGUFForm
 from tupelo.checkpoint.pooling import split_name
 from tupelo.errors import UnsupportedModel
 
@@ -24,6 +26,7 @@ __all__ = [
     "FAMILIES",
     "Family",
     "find_family",
+    "gguf_forms",
     "name_of_type",
 ]
 
@@ -113,6 +116,16 @@ def name_of_type(model_type: str) -> str | None:
     architecture."""
     names = (*FAMILIES, *ENCODERS)
     return next((name for name in names if _own(name).model_type == model_type), None)
+
+
+@functools.cache
+def gguf_forms() -> dict[str, tuple[str, GGUFForm]]:
+    """By ``general.architecture`` of GGUF files: the first architecture of that form, and it."""
+    forms: dict[str, tuple[str, GGUFForm]] = {}
+    for name in FAMILIES:
+        if (form := _own(name).gguf) is not None:
+            forms.setdefault(form.architecture, (name, form))
+    return forms
 
 
 def _loaded(point: EntryPoint, where: str) -> Family:

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from tupelo.checkpoint.families.family import Family, layer_windows
 from tupelo.checkpoint.fields import Fields
+from tupelo.checkpoint.gguf import GGUFHeader
+from tupelo.checkpoint.gguf_form import GGUFForm
 from tupelo.checkpoint.layout import LLAMA
 from tupelo.checkpoint.rope import no_rope
 from tupelo.errors import UnsupportedModel
@@ -62,14 +64,26 @@ _DEFAULTS: Final = {
 }
 _ALIASES: Final = {"layer_norm_eps": "rms_norm_eps"}
 
+
+def _gguf(header: GGUFHeader, fields: Fields) -> dict[str, Any]:
+    normed = "blk.0.attn_q_norm.weight" in header.tensors
+    return {"logit_scale": fields.positive("logit_scale"), "use_qk_norm": normed}
+
+
+def _cohere2_gguf(header: GGUFHeader, fields: Fields) -> dict[str, Any]:
+    return {**_gguf(header, fields), "sliding_window": fields.integer("attention.sliding_window")}
+
+
 COHERE: Final = Family(
     model_type="cohere",
+    gguf=GGUFForm(architecture="command-r", config=_gguf),
     aliases=_ALIASES,
     defaults={**_DEFAULTS, "rope_theta": 500_000.0},
     refine=_cohere,
 )
 COHERE2: Final = Family(
     model_type="cohere2",
+    gguf=GGUFForm(architecture="cohere2", config=_cohere2_gguf),
     aliases=_ALIASES,
     defaults={**_DEFAULTS, "sliding_window": 4096, "sliding_window_pattern": 4},
     refine=_cohere2,

@@ -10,6 +10,7 @@ import math
 from typing import TYPE_CHECKING, Any, Final
 
 from tupelo.checkpoint.experts import ExpertConfig, expert_layers
+from tupelo.checkpoint.families.deepseek_gguf import DEEPSEEK_GGUF, MINICPM3_GGUF
 from tupelo.checkpoint.families.family import COMMON, Family
 from tupelo.checkpoint.families.glm4_moe import sigmoid_experts
 from tupelo.checkpoint.families.llama import IDS
@@ -102,6 +103,7 @@ _LATENT: Final = {
 
 DEEPSEEK_V2: Final = Family(
     model_type="deepseek_v2",
+    gguf=DEEPSEEK_GGUF,
     defaults={
         **_LATENT,
         **IDS,
@@ -114,6 +116,7 @@ DEEPSEEK_V2: Final = Family(
 )
 DEEPSEEK_V3: Final = Family(
     model_type="deepseek_v3",
+    gguf=DEEPSEEK_GGUF,
     defaults={
         **_LATENT,
         "bos_token_id": 0,
@@ -131,6 +134,7 @@ DEEPSEEK_V3: Final = Family(
 )
 MINICPM3: Final = Family(
     model_type="minicpm3",
+    gguf=MINICPM3_GGUF,
     defaults={
         **_LATENT,
         **IDS,

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from tupelo.checkpoint.fields import Fields, shown
+from tupelo.checkpoint.gguf_form import GGUFForm
 from tupelo.checkpoint.pooling import HeadLayer
 from tupelo.errors import UnsupportedModel
 
@@ -46,6 +47,7 @@ class Family:
         nested_ropes: ``rope_parameters`` is keyed by layer type, and ``refine`` sets ``ropes``.
         section: of a model of text and more, the section of the configuration that is about text,
             which alone is served; "" where all of it is.
+        gguf: how its GGUF files are written; None where they are not read.
         model: ``module:Class`` of what computes it, a callable ``(config, options) -> Model``.
         head: of an encoder, the layers of its classifier, from the fields, the configuration and
             the number of classes; ``whole``: of texts, not of single tokens. None for decoders.
@@ -60,6 +62,7 @@ class Family:
     aliases: Mapping[str, str] = field(default_factory=dict)
     nested_ropes: bool = field(default=False)
     section: str = ""
+    gguf: GGUFForm | None = None
     model: str = DECODER
     head: Head | None = None
     unused: tuple[str, ...] = ()

@@ -9,6 +9,7 @@ Source: Gemma Team, "Gemma", "Gemma 2" and "Gemma 3 Technical Report", 2024 and 
 from typing import TYPE_CHECKING, Any, Final
 
 from tupelo.checkpoint.families.family import Family, layer_windows
+from tupelo.checkpoint.families.gemma_gguf import GEMMA2_GGUF, GEMMA3_GGUF, GEMMA_GGUF
 from tupelo.checkpoint.fields import Fields
 from tupelo.checkpoint.layout import SANDWICH
 from tupelo.checkpoint.rope import RopeConfig, parse_rope
@@ -113,11 +114,13 @@ _DEFAULTS: Final = {
 
 GEMMA: Final = Family(
     model_type="gemma",
+    gguf=GEMMA_GGUF,
     defaults={**_DEFAULTS, "max_position_embeddings": 8192, "num_key_value_heads": 16},
     refine=_gemma,
 )
 GEMMA2: Final = Family(
     model_type="gemma2",
+    gguf=GEMMA2_GGUF,
     defaults={
         **_DEFAULTS,
         "max_position_embeddings": 8192,
@@ -129,6 +132,7 @@ GEMMA2: Final = Family(
 )
 GEMMA3: Final = Family(
     model_type="gemma3_text",
+    gguf=GEMMA3_GGUF,
     defaults={
         **_DEFAULTS,
         "max_position_embeddings": 131072,

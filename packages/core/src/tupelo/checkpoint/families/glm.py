@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from tupelo.checkpoint.families.family import COMMON, Family
 from tupelo.checkpoint.fields import Fields
+from tupelo.checkpoint.gguf_form import GGUFForm
 from tupelo.checkpoint.layout import LLAMA, Layout
 
 if TYPE_CHECKING:
@@ -51,5 +52,15 @@ _DEFAULTS: Final = {
     "eos_token_id": [151329, 151336, 151338],
 }
 
-GLM: Final = Family(model_type="glm", defaults=_DEFAULTS, refine=_glm)
-GLM4: Final = Family(model_type="glm4", defaults=_DEFAULTS, refine=_glm4)
+GLM: Final = Family(
+    model_type="glm",
+    defaults=_DEFAULTS,
+    refine=_glm,
+    gguf=GGUFForm(architecture="chatglm"),
+)
+GLM4: Final = Family(
+    model_type="glm4",
+    defaults=_DEFAULTS,
+    refine=_glm4,
+    gguf=GGUFForm(architecture="glm4"),
+)

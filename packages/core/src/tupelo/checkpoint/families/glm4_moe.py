@@ -6,6 +6,7 @@ Source: GLM-4.5 Team, "GLM-4.5: Agentic, Reasoning, and Coding Foundation Models
 from typing import TYPE_CHECKING, Any, Final
 
 from tupelo.checkpoint.experts import ExpertConfig, expert_layers
+from tupelo.checkpoint.families.deepseek_gguf import GLM4_MOE_GGUF
 from tupelo.checkpoint.families.family import COMMON, Family
 from tupelo.checkpoint.fields import Fields
 
@@ -47,6 +48,7 @@ def _glm4_moe(fields: Fields, base: "ModelConfig") -> dict[str, Any]:
 
 GLM4_MOE: Final = Family(
     model_type="glm4_moe",
+    gguf=GLM4_MOE_GGUF,
     defaults={
         **COMMON,
         "rms_norm_eps": 1e-5,

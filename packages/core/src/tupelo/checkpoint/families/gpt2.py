@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from tupelo.checkpoint.families.family import Family
 from tupelo.checkpoint.fields import Fields
+from tupelo.checkpoint.gguf_form import GGUFForm
 from tupelo.checkpoint.layout import Layout
 from tupelo.checkpoint.rope import no_rope
 from tupelo.errors import UnsupportedModel
@@ -52,6 +53,7 @@ def _gpt2(fields: Fields, base: "ModelConfig") -> dict[str, Any]:
 
 GPT2: Final = Family(
     model_type="gpt2",
+    gguf=GGUFForm(architecture="gpt2"),
     mlp_ratio=4,
     aliases={
         "n_embd": "hidden_size",

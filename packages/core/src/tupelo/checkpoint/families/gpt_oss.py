@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, Final
 from tupelo.checkpoint.experts import ExpertConfig
 from tupelo.checkpoint.families.family import Family, layer_windows
 from tupelo.checkpoint.fields import Fields
+from tupelo.checkpoint.gguf import GGUFHeader
+from tupelo.checkpoint.gguf_form import GGUFForm
 from tupelo.checkpoint.layout import LLAMA
 from tupelo.errors import UnsupportedModel
 
@@ -44,8 +46,18 @@ def _gpt_oss(fields: Fields, base: "ModelConfig") -> dict[str, Any]:
     }
 
 
+def _gguf(_: GGUFHeader, fields: Fields) -> dict[str, Any]:
+    return {
+        "num_local_experts": fields.integer("expert_count"),
+        "num_experts_per_tok": fields.integer("expert_used_count"),
+        "intermediate_size": fields.integer("expert_feed_forward_length"),
+        "sliding_window": fields.integer("attention.sliding_window"),
+    }
+
+
 GPT_OSS: Final = Family(
     model_type="gpt_oss",
+    gguf=GGUFForm(architecture="gpt-oss", config=_gguf, rope_scaling={"truncate": False}),
     quantised=("mxfp4",),
     defaults={
         "hidden_act": "silu",

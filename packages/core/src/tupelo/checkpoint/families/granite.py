@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, Final
 from tupelo.checkpoint.families.family import COMMON, Family
 from tupelo.checkpoint.families.llama import IDS
 from tupelo.checkpoint.fields import Fields
+from tupelo.checkpoint.gguf import GGUFHeader
+from tupelo.checkpoint.gguf_form import GGUFForm
 
 if TYPE_CHECKING:
     from tupelo.checkpoint.model_config import ModelConfig
@@ -27,8 +29,19 @@ def _granite(fields: Fields, _: "ModelConfig") -> dict[str, Any]:
     }
 
 
+def _gguf(_: GGUFHeader, fields: Fields) -> dict[str, Any]:
+    width = fields.integer("embedding_length") / fields.integer("attention.head_count")
+    return {
+        "embedding_multiplier": fields.positive("embedding_scale", 1.0),
+        "attention_multiplier": fields.positive("attention.scale", width**-0.5),
+        "residual_multiplier": fields.positive("residual_scale", 1.0),
+        "logits_scaling": fields.positive("logit_scale", 1.0),
+    }
+
+
 GRANITE: Final = Family(
     model_type="granite",
+    gguf=GGUFForm(architecture="granite", config=_gguf, unpermute=True),
     defaults={**COMMON, **IDS, "max_position_embeddings": 2048},
     refine=_granite,
 )

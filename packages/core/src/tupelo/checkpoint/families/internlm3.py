@@ -6,7 +6,7 @@ Source: the configuration class published beside InternLM3's weights.
 from typing import TYPE_CHECKING, Any, Final
 
 from tupelo.checkpoint.families.family import COMMON, Family
-from tupelo.checkpoint.families.llama import IDS
+from tupelo.checkpoint.families.llama import IDS, LLAMA_GGUF
 from tupelo.checkpoint.fields import Fields
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ def _internlm3(fields: Fields, _: "ModelConfig") -> dict[str, Any]:
 
 INTERNLM3: Final = Family(
     model_type="internlm3",
+    gguf=LLAMA_GGUF,
     defaults={**COMMON, **IDS, "max_position_embeddings": 32768},
     refine=_internlm3,
 )

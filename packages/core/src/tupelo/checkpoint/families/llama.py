@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from tupelo.checkpoint.families.family import COMMON, Family
 from tupelo.checkpoint.fields import Fields
+from tupelo.checkpoint.gguf import GGUFHeader
+from tupelo.checkpoint.gguf_form import GGUFForm
 
 if TYPE_CHECKING:
     from tupelo.checkpoint.model_config import ModelConfig
@@ -27,13 +29,33 @@ def _mistral(fields: Fields, base: "ModelConfig") -> dict[str, Any]:
     return {"windows": (fields.optional_integer("sliding_window"),) * base.num_layers}
 
 
+def _gguf(_: GGUFHeader, fields: Fields) -> dict[str, Any]:
+    """GGUF says "llama" of Mistral and Mixtral too: windows and experts tell them apart."""
+    window = fields.integer("attention.sliding_window", 0, low=0) or None
+    experts = fields.integer("expert_count", 0, low=0)
+    if experts:
+        return {
+            "architectures": ["MixtralForCausalLM"],
+            "num_local_experts": experts,
+            "num_experts_per_tok": fields.integer("expert_used_count"),
+            "sliding_window": window,
+        }
+    if window:
+        return {"architectures": ["MistralForCausalLM"], "sliding_window": window}
+    return {}
+
+
+LLAMA_GGUF: Final = GGUFForm(architecture="llama", config=_gguf, unpermute=True)
+
 LLAMA: Final = Family(
     model_type="llama",
+    gguf=LLAMA_GGUF,
     defaults={**COMMON, **IDS, "max_position_embeddings": 2048},
     refine=_llama,
 )
 MISTRAL: Final = Family(
     model_type="mistral",
+    gguf=LLAMA_GGUF,
     defaults={
         **COMMON,
         **IDS,

@@ -14,6 +14,8 @@ from tupelo.checkpoint.experts import ExpertConfig
 from tupelo.checkpoint.families.family import COMMON, Family
 from tupelo.checkpoint.families.llama import IDS
 from tupelo.checkpoint.fields import Fields, shown
+from tupelo.checkpoint.gguf import GGUFHeader
+from tupelo.checkpoint.gguf_form import GGUFForm
 from tupelo.checkpoint.layout import LLAMA
 from tupelo.checkpoint.rope import QueryGrowth, no_rope
 from tupelo.errors import UnsupportedModel
@@ -147,7 +149,33 @@ _DEFAULTS: Final = {
     "attn_scale": 0.1,
 }
 
-LLAMA4: Final = Family(model_type="llama4_text", defaults=_DEFAULTS, refine=_llama4)
+_MAVERICK_EXPERTS = 128
+
+
+def _gguf(_: GGUFHeader, fields: Fields) -> dict[str, Any]:
+    """Files are silent on much that Scout and Maverick have alike, and on Maverick having no norms
+    of queries and keys."""
+    experts = fields.integer("expert_count")
+    return {
+        "num_local_experts": experts,
+        "num_experts_per_tok": fields.integer("expert_used_count"),
+        "intermediate_size": fields.integer("expert_feed_forward_length"),
+        "intermediate_size_mlp": fields.integer("feed_forward_length"),
+        "interleave_moe_layer_step": fields.integer("interleave_moe_layer_step"),
+        "attention_chunk_size": fields.integer("attention.sliding_window", 8192, low=0) or None,
+        "use_qk_norm": experts != _MAVERICK_EXPERTS,
+        "floor_scale": fields.integer("attention.temperature_length", 8192),
+        "attn_scale": fields.positive("attention.temperature_scale", 0.1),
+    }
+
+
+_GGUF: Final = GGUFForm(architecture="llama4", config=_gguf)
+
+LLAMA4: Final = Family(model_type="llama4_text", defaults=_DEFAULTS, refine=_llama4, gguf=_GGUF)
 LLAMA4_WITH_VISION: Final = Family(
-    model_type="llama4", defaults=_DEFAULTS, refine=_with_vision, section="text_config"
+    model_type="llama4",
+    defaults=_DEFAULTS,
+    refine=_with_vision,
+    section="text_config",
+    gguf=_GGUF,
 )

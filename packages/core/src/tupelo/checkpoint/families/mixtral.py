@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from tupelo.checkpoint.experts import ExpertConfig
 from tupelo.checkpoint.families.family import COMMON, Family
-from tupelo.checkpoint.families.llama import IDS
+from tupelo.checkpoint.families.llama import IDS, LLAMA_GGUF
 from tupelo.checkpoint.fields import Fields
 from tupelo.checkpoint.layout import LLAMA
 
@@ -40,6 +40,7 @@ def _mixtral(fields: Fields, base: "ModelConfig") -> dict[str, Any]:
 
 MIXTRAL: Final = Family(
     model_type="mixtral",
+    gguf=LLAMA_GGUF,
     defaults={
         **COMMON,
         **IDS,

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from tupelo.checkpoint.families.family import COMMON, Family
 from tupelo.checkpoint.fields import Fields
+from tupelo.checkpoint.gguf import GGUFHeader
+from tupelo.checkpoint.gguf_form import GGUFForm, layer_types
 from tupelo.checkpoint.layout import LLAMA
 
 if TYPE_CHECKING:
@@ -33,8 +35,18 @@ def _olmo2(fields: Fields, _: "ModelConfig") -> dict[str, Any]:
     }
 
 
+def _gguf(_: GGUFHeader, fields: Fields) -> dict[str, Any]:
+    """GGUF says "olmo2" of OLMo 3 too, which has windows."""
+    window = fields.integer("attention.sliding_window", 0, low=0)
+    if not window:
+        return {}
+    types = layer_types(fields)
+    return {"architectures": ["Olmo3ForCausalLM"], "sliding_window": window, **types}
+
+
 OLMO2: Final = Family(
     model_type="olmo2",
+    gguf=GGUFForm(architecture="olmo2", config=_gguf),
     defaults={
         **COMMON,
         "rms_norm_eps": 1e-5,

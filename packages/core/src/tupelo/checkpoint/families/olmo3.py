@@ -46,4 +46,5 @@ OLMO3: Final = Family(
     defaults={**OLMO2.defaults, "sliding_window": 4096},
     refine=_olmo3,
     nested_ropes=True,
+    gguf=OLMO2.gguf,
 )

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from tupelo.checkpoint.families.family import COMMON, Family
 from tupelo.checkpoint.fields import Fields
+from tupelo.checkpoint.gguf_form import GGUFForm, window
 from tupelo.checkpoint.layout import LLAMA
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ def _phi3(fields: Fields, base: "ModelConfig") -> dict[str, Any]:
 
 PHI3: Final = Family(
     model_type="phi3",
+    gguf=GGUFForm(architecture="phi3", config=window),
     defaults={
         **COMMON,
         "rms_norm_eps": 1e-5,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from tupelo.checkpoint.families.family import COMMON, Family, layer_windows
 from tupelo.checkpoint.fields import Fields
+from tupelo.checkpoint.gguf_form import GGUFForm
 
 if TYPE_CHECKING:
     from tupelo.checkpoint.model_config import ModelConfig
@@ -43,5 +44,15 @@ DEFAULTS: Final = {
     "max_window_layers": 28,
 }
 
-QWEN2: Final = Family(model_type="qwen2", defaults=DEFAULTS, refine=_qwen2)
-QWEN3: Final = Family(model_type="qwen3", defaults={**DEFAULTS, "head_dim": 128}, refine=_qwen3)
+QWEN2: Final = Family(
+    model_type="qwen2",
+    defaults=DEFAULTS,
+    refine=_qwen2,
+    gguf=GGUFForm(architecture="qwen2"),
+)
+QWEN3: Final = Family(
+    model_type="qwen3",
+    defaults={**DEFAULTS, "head_dim": 128},
+    refine=_qwen3,
+    gguf=GGUFForm(architecture="qwen3"),
+)

@@ -10,6 +10,8 @@ from tupelo.checkpoint.experts import ExpertConfig, expert_layers
 from tupelo.checkpoint.families.family import Family
 from tupelo.checkpoint.families.qwen import DEFAULTS, qwen_windows
 from tupelo.checkpoint.fields import Fields
+from tupelo.checkpoint.gguf import GGUFHeader
+from tupelo.checkpoint.gguf_form import GGUFForm
 from tupelo.checkpoint.layout import LLAMA
 
 if TYPE_CHECKING:
@@ -61,8 +63,27 @@ def _qwen3_moe(fields: Fields, base: "ModelConfig") -> dict[str, Any]:
     }
 
 
+def _gguf(fields: Fields) -> dict[str, Any]:
+    return {
+        "num_experts": fields.integer("expert_count"),
+        "num_experts_per_tok": fields.integer("expert_used_count"),
+        "moe_intermediate_size": fields.integer("expert_feed_forward_length"),
+    }
+
+
+def _qwen2_moe_gguf(_: GGUFHeader, fields: Fields) -> dict[str, Any]:
+    size = fields.integer("expert_shared_feed_forward_length")
+    return {**_gguf(fields), "shared_expert_intermediate_size": size}
+
+
+def _qwen3_moe_gguf(_: GGUFHeader, fields: Fields) -> dict[str, Any]:
+    """Every published one makes the chosen weights sum to 1, and llama.cpp asks no further."""
+    return {**_gguf(fields), "norm_topk_prob": True}
+
+
 QWEN2_MOE: Final = Family(
     model_type="qwen2_moe",
+    gguf=GGUFForm(architecture="qwen2moe", config=_qwen2_moe_gguf),
     defaults={
         **DEFAULTS,
         "decoder_sparse_step": 1,
@@ -75,6 +96,7 @@ QWEN2_MOE: Final = Family(
 )
 QWEN3_MOE: Final = Family(
     model_type="qwen3_moe",
+    gguf=GGUFForm(architecture="qwen3moe", config=_qwen3_moe_gguf),
     defaults={
         **DEFAULTS,
         "head_dim": 128,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from tupelo.checkpoint.families.family import Family
 from tupelo.checkpoint.fields import Fields
+from tupelo.checkpoint.gguf_form import GGUFForm, window
 from tupelo.checkpoint.layout import LLAMA
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ def _starcoder2(fields: Fields, base: "ModelConfig") -> dict[str, Any]:
 
 STARCODER2: Final = Family(
     model_type="starcoder2",
+    gguf=GGUFForm(architecture="starcoder2", config=window),
     aliases={"norm_epsilon": "rms_norm_eps"},
     defaults={
         "hidden_act": "gelu_pytorch_tanh",
