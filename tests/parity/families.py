@@ -115,6 +115,10 @@ _VISION = {
     "image_size": 28, "patch_size": 14,
 }  # fmt: skip
 
+_UPPER_LAYERS_WINDOWED = {
+    "use_sliding_window": True, "sliding_window": 20, "max_window_layers": 1,
+}  # fmt: skip
+
 _LONG = {
     "short_factor": [1.0, 1.1, 1.2, 1.3, 1.4, 1.5, 1.6, 1.7],
     "long_factor": [1.5, 2.0, 2.5, 3.0, 3.5, 4.0, 4.5, 5.0],
@@ -147,6 +151,9 @@ FAMILIES = [
         "num_key_value_heads": 1, "head_dim": 24,
         **_rope("yarn", factor=4.0, original_max_position_embeddings=64),
     }),
+    Family("llama-linear", "LlamaForCausalLM", {
+        "max_position_embeddings": 64, **_rope("linear", factor=4.0),
+    }),
     Family("mistral-full", "MistralForCausalLM", {"sliding_window": None}),
     Family("mistral-windowed", "MistralForCausalLM", {"sliding_window": 20}),
     Family("llama4", "Llama4ForCausalLM", _LLAMA4),
@@ -159,10 +166,12 @@ FAMILIES = [
     }),
     Family("qwen2", "Qwen2ForCausalLM", {"num_key_value_heads": 4}),
     Family("qwen2-upper-layers-windowed", "Qwen2ForCausalLM", {
-        "use_sliding_window": True, "sliding_window": 20, "max_window_layers": 1,
-        "tie_word_embeddings": True,
+        "tie_word_embeddings": True, **_UPPER_LAYERS_WINDOWED,
     }),
     Family("qwen3", "Qwen3ForCausalLM", {"head_dim": 32}),
+    Family("qwen3-upper-layers-windowed", "Qwen3ForCausalLM", {
+        "head_dim": 32, **_UPPER_LAYERS_WINDOWED,
+    }),
     Family("gemma2", "Gemma2ForCausalLM", {**_GEMMA, "num_hidden_layers": 4}),
     Family("gemma3", "Gemma3ForCausalLM", {
         **_GEMMA, "num_hidden_layers": 4, "layer_types": _MIXED,
@@ -207,6 +216,10 @@ FAMILIES = [
         "num_experts": 6, "num_experts_per_tok": 3, "moe_intermediate_size": 32,
         "shared_expert_intermediate_size": 40, "decoder_sparse_step": 2, "num_hidden_layers": 4,
         "mlp_only_layers": [3],
+    }),
+    Family("qwen2-moe-upper-layers-windowed", "Qwen2MoeForCausalLM", {
+        "num_experts": 6, "num_experts_per_tok": 3, "moe_intermediate_size": 32,
+        "shared_expert_intermediate_size": 40, **_UPPER_LAYERS_WINDOWED,
     }),
     Family("qwen3-moe", "Qwen3MoeForCausalLM", {
         "num_experts": 6, "num_experts_per_tok": 3, "moe_intermediate_size": 32, "head_dim": 32,

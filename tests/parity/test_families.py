@@ -17,6 +17,7 @@ from transformers import PreTrainedModel
 
 from tupelo.checkpoint import FAMILIES as ARCHITECTURES
 from tupelo.checkpoint import Checkpoint, open_checkpoint
+from tupelo.checkpoint.rope import ROPE_KINDS
 from tupelo.models import Model, build_model
 from tupelo.weights import load_weights
 
@@ -100,6 +101,42 @@ def _median_rms(x: Tensor) -> float:
 
 def test_every_registered_architecture_has_a_case() -> None:
     assert {family.architecture for family in FAMILIES} == set(ARCHITECTURES)
+
+
+def test_every_scaled_rope_goes_beyond_its_context() -> None:
+    """Dynamic rope has a test of its own, below."""
+    beyond = set()
+    for family in FAMILIES:
+        rope = family.fields.get("rope_parameters", {})
+        fields = {**family.fields, **rope}
+        context = fields.get("original_max_position_embeddings") or fields.get(
+            "max_position_embeddings", MAX_LENGTH
+        )
+        if max(family.lengths) > context:
+            beyond.add(rope.get("rope_type"))
+    assert beyond >= set(ROPE_KINDS) - {"default", "dynamic"}
+
+
+@pytest.mark.parametrize("chunk", [16, 0], ids=lambda n: f"chunk{n or 'whole'}")
+@pytest.mark.parametrize("length", [60, 96])
+def test_dynamic_rope_within_and_beyond_its_context(
+    length: int, chunk: int, tmp_path: Path
+) -> None:
+    """The served length decides the frequencies; transformers takes the sequence's own."""
+    family = Family("llama-dynamic", "LlamaForCausalLM", {
+        "max_position_embeddings": 64,
+        "rope_parameters": {"rope_type": "dynamic", "rope_theta": 10000.0, "factor": 2.0},
+    })  # fmt: skip
+    reference = family.save(tmp_path)
+    checkpoint = open_checkpoint(tmp_path)
+    model = build_model(checkpoint.config, max_length=length)
+    load_weights(model, checkpoint, device="cpu", progress=False)
+    draw = random.Random(4)
+    prompts = [[draw.randrange(3, VOCAB_SIZE) for _ in range(length)] for _ in range(2)]
+    driver = Driver(model, page_size=16, max_length=length)
+    for row in driver.generate(prompts, new_tokens=1, chunk=chunk):
+        expected = _expected(reference, row)
+        torch.testing.assert_close(torch.cat(row.logits), expected, atol=TOLERANCE, rtol=0)
 
 
 @pytest.mark.parametrize(
