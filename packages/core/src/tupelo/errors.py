@@ -20,6 +20,8 @@
     │   ├── RequestAborted      499: aborted by the client or an operator
     │   ├── RequestFailed       500: the engine could not finish this request
     │   └── EngineUnavailable   503: the engine is starting, stopping, frozen or dead
+    ├── ProgramError            a language program that is wrong, or whose model failed it
+    │   └── UnsupportedOperation   a step that the program's backend cannot do
     └── TemplateError           a chat template that fails, is refused by the sandbox, or is too
     slow
 
@@ -66,6 +68,14 @@ class OutOfMemory(TupeloError):
 
 class TemplateError(TupeloError):
     """A chat template that fails, is refused by the sandbox, or exceeds its limits."""
+
+
+class ProgramError(TupeloError):
+    """A program of ``tupelo.lang`` that is wrong, or that the model did not do as it was told."""
+
+
+class UnsupportedOperation(ProgramError):
+    """A step of a program that its backend cannot do; raised before the step runs."""
 
 
 class RequestError(TupeloError):

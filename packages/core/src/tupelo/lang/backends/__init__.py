@@ -1,0 +1,1 @@
+"""Where programs run: servers, engines, and other people's services."""
