@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 from tupelo.errors import ProgramError
 from tupelo.lang import ir
@@ -10,7 +10,7 @@ from tupelo.lang.choices import ChoicesMethod, token_length_normalized
 from tupelo.lang.forms import form_of
 from tupelo.lang.ir import Expr, Gen, InRole, RoleBegin, RoleEnd, Seen, Select, as_expr
 from tupelo.lang.media import read_media
-from tupelo.lang.options import given
+from tupelo.lang.options import SamplingWords, sampling_of
 from tupelo.lang.thoughts import ThoughtSplitter
 from tupelo.lang.tools import describe
 
@@ -18,24 +18,6 @@ from tupelo.lang.tools import describe
 def gen(
     name: str | None = None,
     max_tokens: int | None = None,
-    min_tokens: int | None = None,
-    n: int | None = None,
-    stop: str | Sequence[str] | None = None,
-    stop_token_ids: Sequence[int] | None = None,
-    stop_regex: str | Sequence[str] | None = None,
-    temperature: float | None = None,
-    top_p: float | None = None,
-    top_k: int | None = None,
-    min_p: float | None = None,
-    frequency_penalty: float | None = None,
-    presence_penalty: float | None = None,
-    repetition_penalty: float | None = None,
-    ignore_eos: bool | None = None,
-    seed: int | None = None,
-    return_logprob: bool | None = None,
-    logprob_start_len: int | None = None,
-    top_logprobs_num: int | None = None,
-    return_text_in_logprobs: bool | None = None,
     dtype: type | str | None = None,
     choices: Sequence[str] | None = None,
     choices_method: ChoicesMethod | None = None,
@@ -45,11 +27,11 @@ def gen(
     tools: Sequence[Callable[..., Any]] | None = None,
     max_tool_rounds: int = 8,
     tool_choice: str = "auto",
+    **sampling: Unpack[SamplingWords],
 ) -> Expr:
     """Have the model go on; what it says becomes the variable ``name``, and joins the text.
 
     Args:
-        n: samples; above 1 the variable is a list, and the first joins the text.
         dtype: int, float, bool or str: the variable is of that type. A str is written in quotes.
         choices, choices_method: see ``select``.
         regex, ebnf: what the output must look like.
@@ -59,6 +41,7 @@ def gen(
             go to the model, until it answers.
         max_tool_rounds: so many times; a model that still calls then has failed.
         tool_choice: "auto", "required", or a function's name, in the first round.
+        sampling: see ``SamplingWords``.
 
     Raises:
         ProgramError: a pattern, schema, type or tool that is wrong, or what excludes each other.
@@ -68,38 +51,17 @@ def gen(
     if choices_method is not None:
         raise ProgramError("gen(choices_method=…) needs choices")
     form = form_of(dtype, regex, json_schema)
+    values = sampling_of(max_tokens, sampling)
     if form.sampling and ebnf is not None:
         raise ProgramError(f"gen() takes one of {' and '.join((*form.sampling, 'ebnf'))}")
-    sampling = given(
-        {
-            "max_new_tokens": max_tokens,
-            "min_new_tokens": min_tokens,
-            "n": n,
-            "stop": _texts(stop),
-            "stop_token_ids": None if stop_token_ids is None else list(stop_token_ids),
-            "stop_regex": _texts(stop_regex),
-            "temperature": temperature,
-            "top_p": top_p,
-            "top_k": top_k,
-            "min_p": min_p,
-            "frequency_penalty": frequency_penalty,
-            "presence_penalty": presence_penalty,
-            "repetition_penalty": repetition_penalty,
-            "ignore_eos": ignore_eos,
-            "sampling_seed": seed,
-            "return_logprob": return_logprob,
-            "logprob_start_len": logprob_start_len,
-            "top_logprobs_num": top_logprobs_num,
-            "return_text_in_logprobs": return_text_in_logprobs,
-            "ebnf": ebnf,
-        }
-    )
+    if ebnf is not None:
+        values["ebnf"] = ebnf
     return Gen(
         name=name,
-        sampling={**sampling, **form.sampling},
+        sampling={**values, **form.sampling},
         parse=form.parse,
         visible=form.visible,
-        tools=_checked_tools(tools, n, tool_choice, max_tool_rounds),
+        tools=_checked_tools(tools, values.get("n", 1), tool_choice, max_tool_rounds),
         max_tool_rounds=max_tool_rounds,
         tool_choice=tool_choice,
     )
@@ -215,12 +177,8 @@ def _in_role(role: str, content: object) -> Expr:
     return RoleBegin(role) if content is None else InRole(role, as_expr(content))
 
 
-def _texts(value: str | Sequence[str] | None) -> str | list[str] | None:
-    return value if value is None or isinstance(value, str) else list(value)
-
-
 def _checked_tools(
-    tools: Sequence[Callable[..., Any]] | None, n: int | None, choice: str, rounds: int
+    tools: Sequence[Callable[..., Any]] | None, n: int, choice: str, rounds: int
 ) -> tuple[Callable[..., Any], ...]:
     """The tools, each of which can be described.
 
@@ -236,6 +194,6 @@ def _checked_tools(
         raise ProgramError(f"gen(tools=…): two of them are named alike: {', '.join(names)}")
     if choice not in ("auto", "required", *names):
         raise ProgramError(f"gen(tool_choice={choice!r}): must be auto, required, or a tool's name")
-    if rounds < 1 or (n or 1) > 1:
+    if rounds < 1 or n > 1:
         raise ProgramError("gen(tools=…) takes one sample, and at least one round")
     return tuple(tools)

@@ -4,8 +4,10 @@ A ``Sampling`` holds only what somebody set, under the names of ``/generate``; s
 what it is asked for from what nobody mentioned.
 """
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, TypedDict
+
+from tupelo.errors import ProgramError
 
 Sampling = dict[str, Any]
 
@@ -41,9 +43,58 @@ RUN_DEFAULTS: Sampling = {"max_new_tokens": 128}
 """What holds for a call that nothing else is said of, as in SGLang."""
 
 
-def given(values: Mapping[str, Any]) -> Sampling:
-    """Those values that somebody set."""
-    return {name: value for name, value in values.items() if value is not None}
+class SamplingWords(TypedDict, total=False):
+    """What ``gen`` takes of sampling, beside ``max_tokens``; None leaves it to the run.
+
+    ``n`` samples: above 1 the variable is a list, and the first joins the text. ``seed``: with it,
+    the same call gives the same. The rest is as ``/generate`` has it.
+    """
+
+    min_tokens: int | None
+    n: int | None
+    stop: str | Sequence[str] | None
+    stop_token_ids: Sequence[int] | None
+    stop_regex: str | Sequence[str] | None
+    temperature: float | None
+    top_p: float | None
+    top_k: int | None
+    min_p: float | None
+    frequency_penalty: float | None
+    presence_penalty: float | None
+    repetition_penalty: float | None
+    ignore_eos: bool | None
+    seed: int | None
+    return_logprob: bool | None
+    logprob_start_len: int | None
+    top_logprobs_num: int | None
+    return_text_in_logprobs: bool | None
+
+
+_WORDS = {"min_tokens": "min_new_tokens", "seed": "sampling_seed"}
+
+RUN_OPTIONS = frozenset(SamplingWords.__annotations__) - {"n", "min_tokens"} | {"max_new_tokens"}
+"""What ``run`` and ``run_batch`` take for every call that does not say otherwise."""
+
+
+def sampling_of(max_tokens: int | None, words: Mapping[str, Any]) -> Sampling:
+    """What ``gen`` was given, under the names of ``/generate``.
+
+    Raises:
+        ProgramError: a word that means nothing.
+    """
+    for name in words:
+        if name not in SamplingWords.__annotations__:
+            raise ProgramError(f"gen() takes no {name!r}")
+    return under_native_names({"max_new_tokens": max_tokens, **words})
+
+
+def under_native_names(words: Mapping[str, Any]) -> Sampling:
+    """Those words that somebody gave, as ``/generate`` calls them."""
+    return {
+        _WORDS.get(name, name): list(value) if isinstance(value, tuple) else value
+        for name, value in words.items()
+        if value is not None
+    }
 
 
 def split(sampling: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -12,7 +12,7 @@ from tupelo.lang.backends.base import Backend
 from tupelo.lang.batch import run_all
 from tupelo.lang.defaults import backend_of
 from tupelo.lang.ir import Unknown
-from tupelo.lang.options import RUN_DEFAULTS, Sampling, given
+from tupelo.lang.options import RUN_DEFAULTS, RUN_OPTIONS, Sampling, under_native_names
 from tupelo.lang.state import ProgramState
 from tupelo.lang.stream import Family, Stream
 from tupelo.lang.tracing import Trace, trace_program
@@ -185,8 +185,7 @@ class Program:
                 f"{self.function.__name__} has no argument {unknown[0]!r}, and run() has no such "
                 "option"
             )
-        named = {("sampling_seed" if k == "seed" else k): v for k, v in given(rest).items()}
-        return {**RUN_DEFAULTS, **named}, own
+        return {**RUN_DEFAULTS, **under_native_names(rest)}, own
 
     def _by_name(self, item: Mapping[str, Any] | Sequence[Any]) -> dict[str, Any]:
         if isinstance(item, Mapping):
@@ -226,30 +225,6 @@ class Program:
         trace = trace_program(self.function, (), known, prefix_only=True)
         if len(trace.content.text_since(0)) >= _WORTH_CACHING:
             backend.prefill(trace.prefix)
-
-
-RUN_OPTIONS = frozenset(
-    {
-        "max_new_tokens",
-        "stop",
-        "stop_token_ids",
-        "stop_regex",
-        "temperature",
-        "top_p",
-        "top_k",
-        "min_p",
-        "frequency_penalty",
-        "presence_penalty",
-        "repetition_penalty",
-        "ignore_eos",
-        "seed",
-        "return_logprob",
-        "logprob_start_len",
-        "top_logprobs_num",
-        "return_text_in_logprobs",
-    }
-)
-"""Names that ``run`` and ``run_batch`` take for every call that does not say otherwise."""
 
 
 def function(func: Callable[..., Any]) -> Program:
