@@ -20,6 +20,7 @@ from tupelo.checkpoint import demo_model, locate, open_checkpoint, parse_hf_conf
 from tupelo.checkpoint.fields import read_json
 from tupelo.config import EngineConfig, environment
 from tupelo.engine.client import EngineClient
+from tupelo.engine.messages import EngineInfo
 from tupelo.errors import EngineUnavailable, RequestError
 from tupelo.text.templates import TemplateRenderer
 from tupelo.text.tokenizer import load_tokenizer
@@ -66,6 +67,24 @@ class Stage(StrEnum):
     LOADING = "loading"
     SERVING = "serving"
     UNLOADING = "unloading"
+
+
+class Progress:
+    """How far an engine's start is. Logs each phase once, and long ones now and then."""
+
+    def __init__(self) -> None:
+        self.phase = ""
+        self.fraction = 0.0
+        self._said_s = 0.0
+
+    def __call__(self, phase: str, fraction: float) -> None:
+        now, self.fraction = time.monotonic(), fraction
+        if phase != self.phase:
+            self.phase, self._said_s = phase, now
+            logger.info("engine: %s", phase)
+        elif now - self._said_s > 10.0:
+            self._said_s = now
+            logger.info("engine: %s, %.0f %%", phase, fraction * 100)
 
 
 class ModelChanging(RequestError):
@@ -204,7 +223,7 @@ class ModelLoader:
 
     async def _start(self, engine: EngineClient, options: ModelOptions) -> Frontend:
         state, config = self._state, self._state.config
-        info = await engine.start(self.progress)
+        info = await _started(engine, options.engine, self.progress)
         tokenizer = await asyncio.to_thread(load_tokenizer, info.tokenizer_path)
         prompts = Prompts(
             tokenizer,
@@ -242,6 +261,27 @@ def limits_of(config: ServerConfig) -> Limits:
     )
 
 
+async def _started(engine: EngineClient, config: EngineConfig, progress: Progress) -> EngineInfo:
+    """Start the engine, and look meanwhile whether it will be in vain: it learns of a tokenizer
+    last of all. A model that is not here yet is the engine's to fetch.
+
+    Raises:
+        TupeloError: what either of them found.
+    """
+    starting = asyncio.create_task(engine.start(progress))
+    tasks: list[asyncio.Task[Any]] = [starting]
+    if config.model and Path(config.model).exists():
+        tasks.append(asyncio.create_task(asyncio.to_thread(_check_files, config)))
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
+        for task in done:
+            task.result()
+    finally:
+        starting.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+    return starting.result()
+
+
 async def _idle(frontend: Frontend, limit_s: float) -> bool:
     """Whether all requests end within so many seconds."""
     with contextlib.suppress(TimeoutError):
@@ -269,21 +309,3 @@ def _check_files(config: EngineConfig) -> None:
     else:
         tokenizer = tokenizer or str(open_checkpoint(path).tokenizer_path or "")
     load_tokenizer(tokenizer)
-
-
-class Progress:
-    """How far an engine's start is. Logs each phase once, and long ones now and then."""
-
-    def __init__(self) -> None:
-        self.phase = ""
-        self.fraction = 0.0
-        self._said_s = 0.0
-
-    def __call__(self, phase: str, fraction: float) -> None:
-        now, self.fraction = time.monotonic(), fraction
-        if phase != self.phase:
-            self.phase, self._said_s = phase, now
-            logger.info("engine: %s", phase)
-        elif now - self._said_s > 10.0:
-            self._said_s = now
-            logger.info("engine: %s, %.0f %%", phase, fraction * 100)

@@ -18,6 +18,7 @@ from tupelo.checkpoint.tensors import NUMPY_TYPES, TensorInfo, checked_elements
 from tupelo.errors import CheckpointError, UnsupportedModel
 
 INDEX_NAME: Final = "model.safetensors.index.json"
+_LFS_POINTER: Final = b"version "  # how the text begins that stands for a file in a repository
 _DTYPES: Final = {
     "F64": "float64",
     "F32": "float32",
@@ -51,6 +52,11 @@ def read_safetensors_header(path: Path) -> dict[str, TensorInfo]:
             prefix = file.read(8)
             if len(prefix) < 8:
                 raise CheckpointError(f"{path} is truncated: {size} bytes are no safetensors file")
+            if prefix == _LFS_POINTER:
+                raise CheckpointError(
+                    f"{path} is a pointer of Git LFS, not the file itself; run `git lfs pull`, or "
+                    "download it again"
+                )
             (length,) = struct.unpack("<Q", prefix)
             if length > MAX_JSON_BYTES or 8 + length > size:
                 raise CheckpointError(

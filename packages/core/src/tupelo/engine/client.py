@@ -227,6 +227,8 @@ class EngineClient:
         self._stopping = True
         process = self._process
         if process is not None and process.returncode is None:
+            if self._info is None:  # it listens to nobody before it is ready
+                process.terminate()
             self._send_soon(Shutdown())
             try:
                 await asyncio.wait_for(process.wait(), STOP_S)

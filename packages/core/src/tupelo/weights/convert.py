@@ -26,7 +26,9 @@ def place(tensor: HostTensor, source: Source, target: Tensor) -> None:
         UnsupportedModel: elements that are no floating-point numbers.
     """
     if tensor.dtype not in _FLOATS:
-        raise UnsupportedModel(f"weights of type {tensor.dtype} are not supported")
+        raise UnsupportedModel(
+            f"{source.name} holds {tensor.dtype}; weights are read as {', '.join(sorted(_FLOATS))}"
+        )
     array = tensor.array.swapaxes(-1, -2) if source.transposed else tensor.array
     part = array[source.take]
     if not part.size:
