@@ -19,6 +19,7 @@ ROPE_FREQS: Final = "rope_freqs.weight"
 ROPE_FACTORS: Final = ("rope_factors_short.weight", "rope_factors_long.weight")
 _SETTINGS: Final = (ROPE_FREQS, *ROPE_FACTORS)  # divisors of frequencies: configuration, no weights
 _NAME: Final = re.compile(r"(?:blk\.(?P<layer>\d{1,4})\.)?(?P<what>\w+)\.(?P<kind>weight|bias)")
+_LAYER: Final = re.compile(r"blk\.(\d{1,4})\.")
 _EXPERTS: Final = re.compile(r"ffn_(gate_up|gate|up|down)_exps")
 _LATENT: Final = {
     "attn_q_a": "self_attn.q_a_proj",
@@ -45,12 +46,6 @@ class JoinedInfo(TensorInfo):
     values: TensorInfo
 
 
-def layer_of(name: str) -> int | None:
-    """The layer that a stored tensor belongs to; None for those of none."""
-    match = _NAME.fullmatch(name)
-    return None if match is None or match["layer"] is None else int(match["layer"])
-
-
 def translate(
     tensors: Mapping[str, TensorInfo], layout: Layout, num_layers: int, where: str
 ) -> dict[str, TensorInfo]:
@@ -63,8 +58,8 @@ def translate(
     """
     found: dict[str, TensorInfo] = {}
     for info in tensors.values():
-        layer = layer_of(info.name)
-        if info.name in _SETTINGS or (layer is not None and layer >= num_layers):
+        layer = _LAYER.match(info.name)
+        if info.name in _SETTINGS or (layer is not None and int(layer[1]) >= num_layers):
             continue
         for placed in _placed(info, tensors, layout, where):
             found[placed.name] = placed

@@ -11,6 +11,7 @@ from tupelo.checkpoint.gguf_form import GGUFForm
 from tupelo.checkpoint.gguf_names import value_dim
 
 _SIGMOID = 2  # of ``expert_gating_func``
+_V3_EXPERTS, _V3_GROUPS = 256, (8, 4)  # older files of V3 and R1 leave the groups out
 
 
 def _experts(fields: Fields) -> dict[str, Any]:
@@ -52,6 +53,8 @@ def _deepseek(header: GGUFHeader, fields: Fields) -> dict[str, Any]:
     """V2 has softmax scores, V3 and Kimi K2 sigmoid ones."""
     config = {**_latent(header, fields), **_experts(fields)}
     if fields.integer("expert_gating_func", 1) == _SIGMOID:
+        if config["n_routed_experts"] == _V3_EXPERTS and "expert_group_count" not in fields:
+            config["n_group"], config["topk_group"] = _V3_GROUPS
         return {**config, "architectures": ["DeepseekV3ForCausalLM"]}
     grouped = config["n_group"] > 1
     return {
