@@ -55,6 +55,14 @@ SEEDS: dict[str, list[dict[str, Any]]] = {
         {"text": "a", "sampling_params": {"max_new_tokens": 5, "ebnf": 'root ::= "a" | "b"'}},
     ],
     "/v1/messages": [{"messages": CHAT[:1], "max_tokens": 4, "model": "tiny"}],
+    "/api/chat": [
+        {"model": "tiny", "messages": CHAT, "options": {"num_predict": 4, "seed": 1}},
+        {"model": "tiny", "messages": CHAT[:1], "options": {"num_predict": 8}, "format": SCHEMA},
+    ],
+    "/api/generate": [
+        {"model": "tiny", "prompt": "a", "raw": True, "options": {"num_predict": 4}},
+        {"model": "tiny", "prompt": "a", "context": [5, 6], "options": {"num_ctx": 100}},
+    ],
     "/tokenize": [{"prompt": "a"}, {"messages": CHAT}, {"prompt": ["a", "b"]}],
     "/detokenize": [{"tokens": [5, 6]}, {"tokens": [[5], [6]]}],
     "/abort_request": [{"rid": "nobody"}],
@@ -101,6 +109,7 @@ HEADERS: list[tuple[str, str]] = [
 ]  # fmt: skip
 PATHS = [
     "/", "//", "/v1", "/v1/", "/v1/models", "/v1/models/x", "/v1/models/%00", "/v1/models/..%2f..",
+    "/api/tags", "/api/show", "/api/pull", "/api/delete", "/api",
     "/health", "/ready", "/metrics", "/server_info", "/model_info", "/openapi.json", "/docs",
     "/v1/loads",
     "/v1/loads?include=all&format=prometheus", "/v1/loads?dp_rank=x", "/flush_cache", "/get_load",

@@ -30,6 +30,15 @@ OVERLOAD = {429, 503}
 
 FINE = {200, 400, 401, 403, 404, 405, 408, 413, 414, 431, 499, 504}
 MAX_GROWTH_BYTES = 128 << 20
+TALKING = (
+    "/v1/completions",
+    "/v1/chat/completions",
+    "/generate",
+    "/v1/messages",
+    "/api/chat",
+    "/api/generate",
+)
+"""Where good bodies make the model say something."""
 SKIPPED = {"/health_generate"}
 """It may take 20 s by design."""
 
@@ -61,7 +70,7 @@ class Tally:
 def test_what_is_spoiled_was_good(keyed_served: Keyed) -> None:
     """Otherwise odd requests would all fail at the same first check."""
     with keyed_served.besieged():
-        for path in ("/v1/completions", "/v1/chat/completions", "/generate", "/v1/messages"):
+        for path in TALKING:
             for body in SEEDS[path]:
                 reply = keyed_served.post(path, body)
                 assert reply.status_code == 200, (path, body, reply.text)

@@ -14,6 +14,9 @@ ASKED: dict[str, Any] = {
     "/v1/chat/completions": {"max_tokens": 1},
     "/v1/tokenize": {},
     "/tokenize": {},
+    "/v1/messages": {"model": "m", "max_tokens": 1},
+    "/v1/messages/count_tokens": {"model": "m"},
+    "/api/chat": {"model": "m", "options": {"num_predict": 1}, "stream": False},
 }
 
 
@@ -28,8 +31,9 @@ def test_escapes_in_the_model_s_template(templated: Guarded, route: str) -> None
             continue
         assert reply.status_code == 400, (name, reply.text)
         error = reply.json()["error"]
-        assert "chat template" in error["message"], (name, error)
-        assert "0x" not in error["message"]
+        message = error if route == "/api/chat" else error["message"]
+        assert "chat template" in message, (name, error)
+        assert "0x" not in message
     assert not (templated.folder / "ran").exists()
 
 
@@ -60,6 +64,13 @@ def test_clients_bring_no_template(server: Guarded, field: str) -> None:
     body = {"messages": [{"role": "user", "content": "a"}], field: "{{ lipsum.__globals__ }}"}
     for route in ("/v1/chat/completions", "/v1/tokenize"):
         assert server.post(route, body).status_code == 400
+    for route in ("/v1/messages", "/api/chat"):
+        wrong = {**ASKED[route], **body}
+        assert server.post(route, wrong).status_code == 400
+        variables = {**ASKED[route], "messages": body["messages"], "chat_template_kwargs": {}}
+        assert "chat_template_kwargs" in server.post(route, variables).text
+    prompt = {"model": "m", "prompt": "a", field: body[field]}
+    assert server.post("/api/generate", prompt).status_code == 400
     kwargs = {"messages": body["messages"], "chat_template_kwargs": {field: body[field]}}
     status = server.post("/v1/chat/completions", kwargs).status_code
     assert status == (200 if field == "jinja" else 400)

@@ -55,6 +55,40 @@ def test_catastrophic_patterns(server: Guarded, field: str) -> None:
             assert re.fullmatch(pattern, text_of(route, reply.json()))
 
 
+def asked_elsewhere(schema: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """The schema as the other APIs take it."""
+    messages = [{"role": "user", "content": "the"}]
+    form = {"format": {"type": "json_schema", "schema": schema}}
+    options = {"num_predict": 24, "seed": 3}
+    ollama = {"model": "m", "format": schema, "options": options, "stream": False}
+    return {
+        "/v1/messages": {
+            "model": "m", "max_tokens": 24, "messages": messages, "output_config": form,
+        },
+        "/api/chat": {**ollama, "messages": messages},
+        "/api/generate": {**ollama, "prompt": "the"},
+    }  # fmt: skip
+
+
+def test_catastrophic_patterns_by_other_apis(server: Guarded) -> None:
+    warm(server)
+    routes = list(asked_elsewhere({}))
+    for number, pattern in enumerate(CATASTROPHIC):
+        route = routes[number % len(routes)]
+        began = time.monotonic()
+        reply = server.post(route, asked_elsewhere(kinds(pattern)["json_schema"])[route])
+        assert time.monotonic() - began < LIMIT_S, pattern
+        assert reply.status_code in (200, 400), (pattern, reply.text)
+
+
+@pytest.mark.parametrize("route", asked_elsewhere({}))
+def test_wrong_schemas_by_other_apis(server: Guarded, route: str) -> None:
+    for schema in ({"type": "nothing"}, {"type": "string", "pattern": "("}, {"$ref": "#/$defs/x"}):
+        reply = server.post(route, asked_elsewhere(schema)[route])
+        assert reply.status_code == 400, (schema, reply.text)
+        assert reply.json().get("type", "error") == "error"
+
+
 def test_an_ambiguous_grammar_is_stopped_before_it_stops_others(server: Guarded) -> None:
     """Each letter can stand in ever more places, so each token takes longer than the one before."""
     ebnf = 'root ::= root root | [a-z] | ""'

@@ -172,7 +172,7 @@ SCANNED = [
     "/server-status",
     "/?x=${jndi:ldap://127.0.0.1/a}",
     "/debug/pprof/",
-    "/api/tags",
+    "/api/v1/pods",
     "/v1",
     "/v1/",
     "//",

@@ -68,6 +68,21 @@ def test_ids_of_another_type_or_size_are_refused(server: Guarded) -> None:
             assert server.post("/abort_request", {"rid": rid}).status_code == 400
 
 
+@pytest.mark.parametrize("rid", ["background-1", "", 1, "a" * (1 << 20)], ids=str)
+def test_other_apis_take_no_ids(server: Guarded, rid: Any) -> None:
+    """Their requests have ids of the server's own, which abort nobody else's."""
+    messages = [{"role": "user", "content": "a"}]
+    for route, body in (
+        ("/v1/messages", {"model": "m", "max_tokens": 2, "messages": messages}),
+        ("/api/chat", {"model": "m", "messages": messages}),
+        ("/api/generate", {"model": "m", "prompt": "a"}),
+    ):
+        for name in ("rid", "id", "request_id"):
+            reply = server.post(route, {**body, name: rid})
+            assert (reply.status_code, name in reply.text) == (400, True), reply.text
+            assert len(reply.content) < 1000
+
+
 def test_another_user_s_id_aborts_nothing(keyed: Keyed) -> None:
     """Not even with the internal ids, which are numbers that anybody can guess."""
     thread, found = started(keyed, "mine", keyed.alice)
