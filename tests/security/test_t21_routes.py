@@ -6,7 +6,15 @@ from tests.security.routes import Route, all_routes
 
 from tupelo_server.access import Access
 
-PUBLIC = {"/health", "/health_generate", "/ready", "/metrics"}
+PUBLIC = {
+    "/health",
+    "/health_generate",
+    "/ready",
+    "/metrics",
+    "/",
+    "/playground/app.js",
+    "/playground/app.css",
+}
 """What a stranger may call. A route that is added here is opened to everybody."""
 
 ADMIN = {

@@ -101,3 +101,24 @@ def test_a_salt_that_is_no_unicode_is_refused(keyed: Keyed) -> None:
 def test_two_salts_contradict(server: Guarded) -> None:
     body = {"prompt": "a", "cache_salt": "a", "extra_key": "b"}
     assert server.post("/v1/completions", body).status_code == 400
+
+
+def test_the_live_view_shows_a_key_its_own_branch(keyed: Keyed) -> None:
+    def pages(key: str) -> int:
+        nodes = keyed.get("/live", headers=keyed.as_(key)).json()["tree"]["nodes"]
+        return sum(node[3] for node in nodes)
+
+    before = {key: pages(key) for key in (keyed.bob, keyed.root)}
+    cached(keyed, keyed.root, "fifth " + PROMPT)
+    assert pages(keyed.bob) == before[keyed.bob], "another key's prompt shows nowhere"
+    cached(keyed, keyed.bob, "sixth " + PROMPT)
+    assert pages(keyed.bob) > before[keyed.bob]
+    assert pages(keyed.root) > before[keyed.root]
+
+
+def test_the_live_view_holds_no_text(keyed: Keyed) -> None:
+    cached(keyed, keyed.root, "seventh " + PROMPT)
+    seen = keyed.get("/live", headers=keyed.as_(keyed.root))
+    assert not any(word in seen.text for word in ("seventh", "stormy", "harbour"))
+    ids = keyed.post("/tokenize", {"prompt": PROMPT}, headers=keyed.as_(keyed.root)).json()
+    assert str(ids["tokens"][:6])[1:-1].replace(" ", "") not in seen.text

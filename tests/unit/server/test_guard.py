@@ -12,6 +12,7 @@ from tupelo_server.app import create_api
 
 KEYS = "first-key,second-key"
 PUBLIC = {"/health", "/health_generate", "/ready", "/metrics"}
+PUBLIC |= {"/", "/playground/app.js", "/playground/app.css"}
 OPERATORS = {"/flush_cache"}
 
 
@@ -123,7 +124,7 @@ def test_root_path_is_taken_off_for_guard_and_router_alike(start: Start) -> None
 def test_no_key_in_any_answer(start: Start) -> None:
     service = start(api_key=KEYS)
     headers = {"authorization": "Bearer first-key"}
-    for path in ("/server_info", "/model_info", "/v1/models", "/metrics", "/openapi.json", "/"):
+    for path in ("/server_info", "/model_info", "/v1/models", "/metrics", "/openapi.json", "/live"):
         text = service.http.get(path, headers=headers).text
         assert "first-key" not in text
         assert "second-key" not in text

@@ -351,8 +351,3 @@ def test_tokenize_and_back(service: Service) -> None:
     assert service.post("/tokenize", prompt="a", messages=messages).status_code == 400
     assert service.post("/detokenize", tokens=[10**9]).status_code == 400
     assert service.post("/detokenize", tokens=[]).json() == {"text": ""}
-
-
-def test_greeting(service: Service) -> None:
-    assert "Tupelo" in service.http.get("/").text
-    assert service.http.head("/").status_code == 200

@@ -32,6 +32,7 @@ from tupelo_server.routes import (
     control,
     generate,
     health,
+    live,
     loads,
     logs,
     models,
@@ -39,6 +40,7 @@ from tupelo_server.routes import (
     ollama_models,
     operate,
     parsers,
+    playground,
     pooled,
     responses,
     score,
@@ -68,8 +70,10 @@ ROUTERS = [
     pooled.router,
     score.router,
     loads.router,
+    live.router,
     logs.router,
     health.router,
+    playground.router,
 ]
 
 

@@ -121,6 +121,9 @@ class ServerConfig:
         False, "tell in every reply where its time went, not only where a request asks for it"
     )
     enable_metrics: bool = option(True, "serve /metrics")
+    enable_playground: bool = option(
+        True, "serve the playground at /; what it shows of the engine needs a key as ever"
+    )
     bucket_time_to_first_token: tuple[float, ...] = option((), _BUCKETS)
     bucket_inter_token_latency: tuple[float, ...] = option((), _BUCKETS)
     bucket_e2e_request_latency: tuple[float, ...] = option((), _BUCKETS)

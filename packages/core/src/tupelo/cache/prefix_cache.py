@@ -18,6 +18,7 @@ from tupelo.cache.frontier import Frontier
 from tupelo.cache.lease import Lease
 from tupelo.cache.order import weighted_order
 from tupelo.cache.pages import CACHED, PageArray
+from tupelo.cache.picture import Picture, draw
 from tupelo.cache.radix import Namespace, key_ids, page_key
 from tupelo.cache.withdraw import withdraw
 from tupelo.errors import ConfigError
@@ -342,6 +343,14 @@ class PrefixCache:
             num_lookup_tokens=self._num_lookup_tokens,
             num_hit_tokens=self._num_hit_tokens,
         )
+
+    def picture(self, *, limit: int, salt: str | None = None) -> Picture:
+        """The tree's sizes, use and ages, of ``limit`` nodes at most; O(limit).
+
+        Args:
+            salt: only what namespaces with this salt hold; None: everything.
+        """
+        return draw(self._core.tree, self._core.clock, limit, salt)
 
     def check(self, leases: Iterable[Lease]) -> None:
         """Prove the books against ``leases``, which the caller believes to be all open ones.

@@ -13,6 +13,7 @@ for every page group, one page id a position; a window group's page may be absen
 in their first page and are looked up by its exact tokens, so a hash only ever speeds a lookup.
 """
 
+import itertools
 from typing import NamedTuple, TypeVar
 
 import numpy as np
@@ -22,6 +23,7 @@ from tupelo.cache.pages import PageArray
 
 TokenArray = npt.NDArray[np.int64]
 _Scalar = TypeVar("_Scalar", bound=np.generic)
+_serials = itertools.count(1)
 
 
 class Namespace(NamedTuple):
@@ -44,6 +46,7 @@ class Node:
         locks: pins, plus the children that have locks; a node with none is evictable, and so are
             all below it.
         last_access, hits: for eviction; logical time, and how often a request matched it.
+        serial: another for each node, so that who looks twice knows it again.
     """
 
     __slots__ = (
@@ -55,6 +58,7 @@ class Node:
         "pages",
         "parent",
         "pins",
+        "serial",
         "start",
         "tokens",
     )
@@ -77,6 +81,7 @@ class Node:
         self.locks = 0
         self.last_access = 0
         self.hits = 0
+        self.serial = next(_serials)
 
     @property
     def num_pages(self) -> int:

@@ -9,6 +9,7 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from tupelo.engine.live import look
 from tupelo.engine.loop import EngineLoop
 from tupelo.engine.messages import Control, FromEngine, Output, Outputs, Reply
 from tupelo.engine.profiling import Profiling
@@ -38,10 +39,12 @@ class Operator:
         self._loop = loop
         self._resident = resident
         self._profiling = profiling
+        self._stats = stats
         self._paused = False
         self._outputs: list[Output] = []
         self._actions: dict[str, Callable[..., Any]] = {
             "stats": stats,
+            "live": self.live,
             "flush_cache": self.flush_cache,
             "pause": self.pause,
             "resume": self.resume,
@@ -68,6 +71,10 @@ class Operator:
                 reply = Reply(message.number, False, text, 500)
         outputs, self._outputs = self._outputs, []
         return [Outputs(outputs), reply] if outputs else [reply]
+
+    def live(self, after: int = 0, salt: str | None = None) -> dict[str, Any]:
+        """The counters, and what ``tupelo.engine.live.look`` sees."""
+        return {"stats": self._stats(), **look(self._loop, after, salt)}
 
     def flush_cache(self) -> bool:
         """Empty the prefix cache; False where requests run or wait."""

@@ -27,6 +27,7 @@ from tupelo.backend import Ticket
 from tupelo.batch import Feature, StepResult
 from tupelo.engine.executor import Executor
 from tupelo.engine.grammars import GrammarQueue
+from tupelo.engine.journal import StepJournal
 from tupelo.engine.messages import Finish, Output, Scores, Timing, Vectors
 from tupelo.errors import InvalidRequest, QueueFull, QueueTimeout, RequestAborted, RequestError
 from tupelo.grammar import Matcher, ThinkingMatcher
@@ -67,6 +68,7 @@ class EngineLoop:
         step_number, step_started_s: of the step launched last (``time.monotonic``); 0.0 when idle.
             Written here, read by the heartbeat's thread.
         held: an operator holds the engine: steps in flight land, none is launched.
+        journal: of steps that have landed, kept while somebody looks.
     """
 
     def __init__(
@@ -90,6 +92,7 @@ class EngineLoop:
         self.step_number = 0
         self.step_started_s = 0.0
         self.held = False
+        self.journal = StepJournal()
         self._executor = executor
         self._mask_words = -(-vocab_size // 32)
         self._depth = depth
@@ -234,8 +237,10 @@ class EngineLoop:
         except Exception:
             logger.exception("step %d failed while it ran", flight.step.batch.step)
             return self._fail(flight.step)
-        now = self._clock()
-        self.scheduler.times.observe(*_sizes(flight.step), now - self._begun_s(flight))
+        now, begun_s = self._clock(), self._begun_s(flight)
+        sizes = _sizes(flight.step)
+        self.scheduler.times.observe(*sizes, now - begun_s)
+        self.journal.note(flight.step.batch.step, begun_s, now, sizes)
         self._landed_s, self._was_late = now, late
         rows, ended = self.scheduler.commit(flight.step, result)
         last = {id(item.entry): item for item in ended}

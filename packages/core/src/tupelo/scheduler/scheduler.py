@@ -8,7 +8,7 @@ with tokens that only the device knows. Nothing here knows a device, text or HTT
 import random
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
@@ -73,6 +73,10 @@ class Scheduler:
     def num_running(self) -> int:
         """Requests with a slot."""
         return self.config.max_running - self.slots.num_free
+
+    def live(self) -> Iterator[Entry]:
+        """Every request that has not ended, oldest first, for whoever looks: to be left as it is."""
+        return iter(self._live.values())
 
     def has_work(self) -> bool:
         """Whether a call of ``schedule`` may form a step."""

@@ -39,13 +39,6 @@ class AbortBody(Body):
     abort_all: bool = False
 
 
-@router.get("/")
-@router.head("/")
-async def greeting() -> Response:
-    """Something for a browser."""
-    return PlainTextResponse(f"Tupelo {__version__} is running. The OpenAI API is under /v1.\n")
-
-
 @router.get("/model_info")
 @router.get("/get_model_info")
 async def model_info(request: Request) -> Response:

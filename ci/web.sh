@@ -1,0 +1,25 @@
+#!/usr/bin/env bash
+# The playground. `build` builds it from packages/server/web into the server's package (node 20 or newer);
+# without an argument it does so, demands that the committed files come out byte for byte, and runs the
+# tests in a headless Chromium (CHROMIUM names one) against the demo model. TUPELO_SCREENSHOTS=1 writes
+# the pictures of docs/images anew.
+set -euo pipefail
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+cd "$root"
+(
+    cd packages/server/web
+    npm ci --no-audit --no-fund
+    npm run check
+    npm run build
+)
+if grep -q '"resolved"' packages/server/web/package-lock.json; then
+    echo "web: package-lock.json names a registry" >&2
+    exit 1
+fi
+if [ "${1:-}" = build ]; then
+    python3 ci/web_digest.py
+    exit 0
+fi
+python3 ci/web_digest.py --check
+bash ci/setup.sh dev
+"${TUPELO_VENV:-$PWD/.venv}/bin/python" -m pytest -m long --timeout 900 tests/web "$@"
