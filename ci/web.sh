@@ -9,7 +9,7 @@ cd "$root"
 (
     cd packages/server/web
     npm ci --no-audit --no-fund
-    npm run check
+    timeout 120 npm run check
     npm run build
 )
 if grep -q '"resolved"' packages/server/web/package-lock.json; then

@@ -30,7 +30,7 @@ function block(token: Token, depth: number): ComponentChildren {
       return null;
     case "heading": {
       // The page has headings of its own above these.
-      return createElement(`h${Math.min(6, token["depth"] + 3)}`, null, inline(token.tokens, depth));
+      return createElement(`h${Math.min(6, token["depth"] + 3)}` as "h4", null, inline(token.tokens, depth));
     }
     case "paragraph":
       return <p>{inline(token.tokens, depth)}</p>;
