@@ -1,7 +1,7 @@
 """Says whether the playground in the server's package was built from ``packages/server/web``.
 
-``python ci/web_digest.py --check`` compares digests and needs no node; without ``--check`` it writes
-them, which ``ci/web.sh`` does after a build.
+``python ci/web_digest.py --check`` compares digests and needs no node; without ``--check`` it
+writes them, which ``ci/web.sh`` does after a build.
 """
 
 import hashlib

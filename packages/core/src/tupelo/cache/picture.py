@@ -78,7 +78,7 @@ def draw(tree: RadixTree, clock: int, limit: int, salt: str | None = None) -> Pi
 
 
 def _queue(node: Node, waiting: deque[Node], limit: int) -> int:
-    """Let the newest children of ``node`` wait, as far as ``limit`` allows; how many it does not."""
+    """Let the newest children of ``node`` wait, ``limit`` in all; how many have no room."""
     room = max(0, limit - len(waiting))
     waiting.extend(islice(reversed(node.children.values()), room))
     return max(0, len(node.children) - room)

@@ -75,7 +75,7 @@ class Scheduler:
         return self.config.max_running - self.slots.num_free
 
     def live(self) -> Iterator[Entry]:
-        """Every request that has not ended, oldest first, for whoever looks: to be left as it is."""
+        """Every request that has not ended, oldest first, to be looked at only."""
         return iter(self._live.values())
 
     def has_work(self) -> bool:
