@@ -74,7 +74,7 @@ class TorchKVPool(KVPool):
         self._layers: dict[int, Buffers] = {}
         self._specs: dict[int, KVSpec] = {}
         for spec, pages in zip(specs, num_pages, strict=True):
-            shape = (pages + 1, page_size, spec.num_kv_heads, spec.head_dim)
+            shape = (pages + 1, *self.page_shape(spec))
             dtype = getattr(torch, spec.dtype)
             for layer in spec.layers:
                 k = runtime.zeros(shape, dtype)
@@ -84,6 +84,11 @@ class TorchKVPool(KVPool):
         self._runtime = runtime
         self._row = {layer: i for i, layer in enumerate(sorted(self._layers))}
         self._arena: npt.NDArray[Any] = np.empty((0, 0, 2, 0), np.uint8)
+
+    def page_shape(self, spec: KVSpec) -> tuple[int, ...]:
+        """Of K or V of a page: tokens first, then heads and their elements in row-major order, the
+        same bytes on whatever axes suit the device."""
+        return self.page_size, spec.num_kv_heads, spec.head_dim
 
     def buffers(self, layer: int) -> Buffers:
         return self._layers[layer]

@@ -117,7 +117,8 @@ class Runtime(Protocol):
         ...
 
     def stream(self) -> AbstractContextManager[Any]:
-        """A context in which work is submitted to the step's stream."""
+        """A context in which work is submitted to the step's stream, in the mode of torch that the
+        device needs, whatever it is outside."""
         ...
 
     def event(self) -> Event:

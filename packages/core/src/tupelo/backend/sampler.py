@@ -4,6 +4,7 @@ Randomness is a function of (seed, position): nothing is carried from step to st
 retraction and ranks cannot disagree.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -65,21 +66,25 @@ class Sampler(Protocol):
         ...
 
 
-def uniform(seeds: Tensor, positions: Tensor) -> Tensor:
+def uniform(
+    seeds: Tensor, positions: Tensor, shift: Callable[[Tensor, int], Tensor] | None = None
+) -> Tensor:
     """One number in [0, 1) for each (seed, position).
 
     Args:
         seeds, positions: (n,) int64.
+        shift: the logical right shift of int64, where torch's own on a device is no shift.
 
     Returns:
         (n,) float32 with 24 random bits. Source of the mixing constants: Steele et al.,
         "SplitMix", 2014.
     """
+    right = shift or _shift
     x = seeds + positions * -7046029254386353131
-    x = (x ^ _shift(x, 30)) * -4658895280553007687
-    x = (x ^ _shift(x, 27)) * -7723592293110705685
-    x = x ^ _shift(x, 31)
-    return (_shift(x, 40)).to(torch.float32) * (1.0 / (1 << 24))
+    x = (x ^ right(x, 30)) * -4658895280553007687
+    x = (x ^ right(x, 27)) * -7723592293110705685
+    x = x ^ right(x, 31)
+    return right(x, 40).to(torch.float32) * (1.0 / (1 << 24))
 
 
 def _shift(x: Tensor, bits: int) -> Tensor:
@@ -137,10 +142,16 @@ class TorchSampler(Sampler):
         if Feature.SAMPLING in features:
             ids = self._draw(shaped.float(), ids, slots, positions)
         if Feature.PENALTIES in features and self._counts is not None:
-            self._counts.index_put_((slots, ids), torch.ones_like(ids, dtype=torch.int32), True)
+            self._count(slots, ids)
         if Feature.LOGPROBS not in features:
             return Sampled(ids)
         return score(logits, ids, batch.top_logprobs)
+
+    def _count(self, slots: Tensor, ids: Tensor) -> None:
+        """Count a token in each slot; a slot that is there twice, as the scratch one, counts
+        both."""
+        assert self._counts is not None
+        self._counts.index_put_((slots, ids), torch.ones_like(ids, dtype=torch.int32), True)
 
     def _put(self, table: Tensor, slot: int, row: np.ndarray) -> None:
         table[slot, : len(row)] = self._runtime.to_device(row)
@@ -198,6 +209,10 @@ class TorchSampler(Sampler):
         logits = logits - row[:, _FREQUENCY, None] * counts
         return logits - row[:, _PRESENCE, None] * generated
 
+    def _uniform(self, seeds: Tensor, positions: Tensor) -> Tensor:
+        """The numbers that tokens are drawn with: ``uniform``, on every device the same."""
+        return uniform(seeds, positions)
+
     def _draw(self, logits: Tensor, greedy_ids: Tensor, slots: Tensor, positions: Tensor) -> Tensor:
         row, longs = self._floats[slots], self._longs[slots]
         temperature = row[:, _TEMPERATURE]
@@ -208,7 +223,7 @@ class TorchSampler(Sampler):
             longs[:, _TOP_K],
             row[:, _TOP_P],
             row[:, _MIN_P],
-            uniform(longs[:, _SEED], positions),
+            self._uniform(longs[:, _SEED], positions),
         )
         return torch.where(greedy, greedy_ids, drawn)
 

@@ -8,12 +8,14 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import pairwise
 from types import FrameType
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from tupelo.backend import Runtime
 from tupelo.conformance.case import Case, Measured, check
 from tupelo.conformance.compare import EXACT, compare, outputs_of
 from tupelo.conformance.target import Target
@@ -104,7 +106,7 @@ class _Trial:
         """Run it, and see that it changed no argument and did not hand the work to the
         reference."""
         before = {n: v.clone() for n, v in args.items() if isinstance(v, Tensor)}
-        with torch.inference_mode():
+        with torch.inference_mode(), _runtime(self.target).stream():
             got, called = run_watched(run, self.spec.reference)
         check(
             kernel.tier is Tier.REFERENCE or not called,
@@ -152,8 +154,7 @@ def run_watched(run: Callable[[], Any], reference: Callable[..., Any]) -> tuple[
 def device_args(target: Target, spec: OpSpec, sample: Sample, dtype: str) -> dict[str, Any]:
     """A sample's arguments in ``dtype`` on the device; views stay views, with NaN in the gaps."""
     keep = (*spec.float32_args, *sample.float32_args)
-    backend = target.backend
-    device = backend.runtime(backend.device).device
+    backend, device = target.backend, _runtime(target).device
     moved: dict[str, Any] = {}
     for name, value in sample.args.items():
         wanted = torch.float32 if name in keep else getattr(torch, dtype)
@@ -168,6 +169,10 @@ def device_args(target: Target, spec: OpSpec, sample: Sample, dtype: str) -> dic
         else:
             moved[name] = backend.collectives(None) if isinstance(value, Alone) else value
     return moved
+
+
+def _runtime(target: Target) -> Runtime:
+    return target.backend.runtime(target.backend.device)
 
 
 def reference_outputs(spec: OpSpec, sample: Sample, dtype: str) -> tuple[Tensor, ...]:
@@ -195,9 +200,14 @@ def _move(value: Tensor, dtype: torch.dtype, device: torch.device) -> Tensor:
         return value.to(device)
     if value.is_contiguous():
         return value.to(device, dtype)
-    size = 1 + sum((n - 1) * s for n, s in zip(value.shape, value.stride(), strict=True))
-    gaps = torch.full((max(size, 0),), float("nan"), dtype=dtype, device=device)
-    return gaps.as_strided(value.shape, value.stride()).copy_(value)
+    # Cut out of a larger tensor, axis by axis: some devices have slices, but no strides.
+    steps = value.stride()
+    wider = [value.shape[0], *(a // b for a, b in pairwise(steps)), steps[-1]]
+    view = torch.full(wider, float("nan"), dtype=dtype, device=device)[..., 0]
+    for axis, size in enumerate(value.shape):
+        view = view.narrow(axis, 0, size)
+    assert view.device.type != "cpu" or view.stride() == steps, "a sample's gaps are no slices"
+    return view.copy_(value)
 
 
 def _invariance_case(target: Target, spec: OpSpec, dtype: str) -> Case:
@@ -221,7 +231,7 @@ def _invariant(target: Target, spec: OpSpec, dtype: str) -> None:
         weights = {n: v for n, v in args.items() if isinstance(v, LinearWeight)}
         bound = table.bind(replace(sample.call, dtype=dtype), weights=weights)
         free = {n: v for n, v in args.items() if n not in weights}
-        with torch.inference_mode():
+        with torch.inference_mode(), _runtime(target).stream():
             whole = outputs_of(bound(*free.values()))
             for part in (*(slice(r, r + 1) for r in range(min(rows, 4))), slice(0, rows // 2)):
                 cut = {

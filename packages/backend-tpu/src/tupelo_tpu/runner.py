@@ -1,0 +1,420 @@
+"""Steps as programs of fixed sizes: one for the model, one for sampling, each compiled by bucket.
+
+A step's inputs are one packed array. Programs are functions of what they are given: the slots' last
+tokens, the page tables and the K/V pool go in, and their successors come out, in the same memory::
+
+    forward   packed, last tokens, tables, K/V -> hidden, logits, slots, positions, tables', K/V'
+    sample    logits, slots, positions, sampling state, last tokens -> ids, scores, last tokens'
+"""
+
+import itertools
+import logging
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from tupelo.backend import Mapped, Runner, RunnerParts, StepInputs, Ticket, score
+from tupelo.backend.runner import SCORE_SLICE
+from tupelo.batch import LAST_TOKEN, Admission, Batch, Bucket, Feature, PageDelta, StepResult
+from tupelo.request import MAX_LOGPROB_IDS, MAX_TOP_LOGPROBS, SamplingParams
+from tupelo_tpu.buckets import MORE_CHANGES, Buckets, StepLayout, at_least
+from tupelo_tpu.kv_pool import XlaKVPool
+from tupelo_tpu.programs import Programs
+from tupelo_tpu.sampler import BIAS_WIDTHS, XlaSampler
+
+logger = logging.getLogger(__name__)
+
+USUAL_TOKENS = 512
+"""Prompt tokens of a step where nobody has said."""
+
+WANTED_WIDTHS = (16, MAX_LOGPROB_IDS)
+"""Ids whose log-probabilities a program gives at each position."""
+
+PLAIN: frozenset[Feature] = frozenset()
+DRAWN = frozenset({Feature.SAMPLING})
+ALL = frozenset(Feature)
+"""What programs of sampling do: the most probable token, a drawn one, or everything, which changes
+nothing for a row that did not ask for it. Three programs serve all 32 sets of features."""
+
+
+@dataclass(frozen=True, slots=True)
+class XlaForward:
+    """A step between its two launches, with T tokens, R rows.
+
+    Attributes:
+        hidden: (T, hidden_size). logits: (R, vocab_size). slots, positions: (R,) int64.
+    """
+
+    hidden: Tensor
+    logits: Tensor
+    slots: Tensor
+    positions: Tensor
+
+
+class XlaRunner(Runner):
+    """``Runner`` over ``Programs``."""
+
+    def __init__(self, parts: RunnerParts) -> None:
+        assert isinstance(parts.kv, XlaKVPool)
+        assert isinstance(parts.sampler, XlaSampler)
+        self._parts, self._kv, self._sampler = parts, parts.kv, parts.sampler
+        self._programs = Programs()
+        self._buckets = Buckets.of(parts.num_slots, parts.max_tokens or USUAL_TOKENS)
+        rows, zeros = parts.num_slots + 1, parts.runtime.zeros
+        self._last_tokens = zeros((rows,), torch.int64)
+        self._tables = [
+            zeros((rows, parts.max_pages), torch.int32) for _ in range(parts.num_groups)
+        ]
+        self._no_masks: dict[tuple[int, ...], Tensor] = {}
+
+    def bucket(self, num_tokens: int, num_rows: int) -> Bucket:
+        return self._buckets.bucket(num_tokens, num_rows)
+
+    def forward(self, batch: Batch) -> XlaForward:
+        with self._parts.runtime.stream():
+            return self._forward(batch)
+
+    def sample(
+        self, forward: XlaForward, batch: Batch, mask: npt.NDArray[Any] | None = None
+    ) -> Ticket[StepResult]:
+        with self._parts.runtime.stream():
+            return self._sample(forward, batch, mask)
+
+    def _forward(self, batch: Batch) -> XlaForward:
+        parts = self._parts
+        for admission in batch.admissions:
+            parts.sampler.admit(admission)
+        bucket = batch.bucket
+        if bucket == Bucket():
+            bucket = self.bucket(batch.num_tokens, batch.num_rows)
+        layout = StepLayout(
+            bucket=bucket,
+            num_groups=parts.num_groups,
+            page_size=parts.kv.page_size,
+            scratch_slot=parts.num_slots,
+            max_pages=parts.max_pages,
+            has_types=len(batch.token_types) > 0,
+        )
+        for group, start in layout.excess(batch):
+            self._turn_pages(group, *layout.changes(batch.page_deltas[group], start, MORE_CHANGES))
+        state = [*self._tables, *self._kv.state()]
+        args = [parts.runtime.to_device(layout.pack(batch)), self._last_tokens, *state]
+        hidden, logits, slots, positions, *state = self._programs.run(
+            ("forward", bucket, layout.has_types),
+            lambda packed, last, *_: self._compute(layout, batch, packed, last),
+            args,
+            donated=range(2, len(args)),
+        )
+        self._tables = state[: parts.num_groups]
+        self._kv.take(state[parts.num_groups :])
+        return XlaForward(hidden, logits, slots, positions)
+
+    def _sample(
+        self, forward: XlaForward, batch: Batch, mask: npt.NDArray[Any] | None
+    ) -> Ticket[StepResult]:
+        names, tensors = self._choose(forward, batch, mask)
+        scores = self._score(forward, batch)
+        wanted = self._wanted(forward, batch)
+        pooled = self._pool(forward, batch)
+        ends = np.cumsum([len(tensors), *(len(s) for s in scores), len(wanted)]).tolist()
+        sent = [*tensors, *(t for part in scores for t in part), *wanted, *pooled]
+
+        def read(arrays: list[npt.NDArray[Any]]) -> StepResult:
+            sampled = dict(zip(names, arrays, strict=False))
+            slices = [arrays[a:b] for a, b in itertools.pairwise(ends[:-1])]
+            return StepResult(
+                **_sampled_result(sampled, batch),
+                **_score_result(slices, batch),
+                wanted_logprobs=_wanted_result(arrays[ends[-2] : ends[-1]], batch),
+                pooled=tuple(
+                    vectors[: len(group.lengths)]
+                    for vectors, group in zip(arrays[ends[-1] :], batch.pooled, strict=True)
+                ),
+            )
+
+        return Mapped(self._parts.runtime.to_host(sent), read)
+
+    # The two programs of a step
+
+    def _compute(
+        self, layout: StepLayout, batch: Batch, packed: Tensor, last_tokens: Tensor
+    ) -> list[Tensor]:
+        """What ``forward`` launches, over the tables and K/V as they are."""
+        parts, groups = self._parts, range(layout.num_groups)
+        fields = layout.split(packed)
+        wide = {name: field.long() for name, field in fields.items() if "delta" not in name}
+        tables = tuple(
+            _written(table, wide_where.long(), pages)
+            for table, wide_where, pages in zip(
+                self._tables,
+                (fields[f"delta_where_{g}"] for g in groups),
+                (fields[f"delta_pages_{g}"] for g in groups),
+                strict=True,
+            )
+        )
+        given, rows, slots = wide["input_ids"], wide["token_rows"], wide["slots"]
+        inputs = StepInputs(
+            host=batch if batch.bucket == layout.bucket else replace(batch, bucket=layout.bucket),
+            input_ids=torch.where(given == LAST_TOKEN, last_tokens[slots[rows]], given),
+            positions=wide["positions"],
+            cu_seqlens_q=fields["cu_seqlens_q"],
+            seq_lens=fields["seq_lens"],
+            slots=slots,
+            token_rows=rows,
+            slot_mapping=tuple(wide[f"slot_mapping_{g}"] for g in groups),
+            page_tables=tables,
+            token_types=wide.get("token_types"),
+        )
+        plan = parts.attention.plan(inputs)
+        hidden = parts.model.forward(inputs, parts.attention, parts.kv, plan)
+        logits = parts.model.logits(hidden[wide["logits_rows"]])
+        sampling = (wide["sample_slots"], wide["sample_positions"])
+        return [hidden, logits, *sampling, *tables, *self._kv.state()]
+
+    def _choose(
+        self, forward: XlaForward, batch: Batch, mask: npt.NDArray[Any] | None
+    ) -> tuple[Sequence[str], list[Tensor]]:
+        """Launch sampling; the names of what arrives, and the tensors."""
+        rows, vocab_size = forward.logits.shape
+        features = PLAIN if not batch.features else DRAWN if batch.features == DRAWN else ALL
+        features = features if mask is None else ALL
+        top = min(MAX_TOP_LOGPROBS, vocab_size) if features == ALL else 0
+        shaped = replace(batch, features=features, top_logprobs=top)
+        width = self._sampler.prepare(batch)
+        given = [forward.logits, forward.slots, forward.positions]
+        args = [*given, self._last_tokens]
+        if features:
+            args += self._sampler.tables()
+        if features == ALL:
+            args += [self._sampler.counts, self._allowed(rows, vocab_size, mask)]
+
+        def run(logits: Tensor, slots: Tensor, positions: Tensor, *more: Tensor) -> list[Tensor]:
+            allowed = more[-1] if features == ALL else None
+            sampled = self._sampler.sample(logits, slots, positions, shaped, allowed)
+            last_tokens = more[0].index_copy(0, slots, sampled.token_ids)
+            if features != ALL:
+                return [last_tokens, sampled.token_ids]
+            assert sampled.logprobs is not None
+            assert sampled.top_ids is not None
+            assert sampled.top_logprobs is not None
+            chosen = [sampled.token_ids, sampled.logprobs, sampled.top_ids, sampled.top_logprobs]
+            return [last_tokens, *chosen, self._sampler.counts]
+
+        donated = (3, len(args) - 2) if features == ALL else (3,)
+        key = ("sample", rows, features, width if features == ALL else 0)
+        self._last_tokens, *got = self._programs.run(key, run, args, donated)
+        if features == ALL:
+            self._sampler.counts = got.pop()
+        if Feature.LOGPROBS not in batch.features:
+            return ("token_ids",), got[:1]
+        count = 4 if batch.top_logprobs else 2
+        return ("token_ids", "logprobs", "top_ids", "top_logprobs")[:count], got[:count]
+
+    def _allowed(self, rows: int, vocab_size: int, mask: npt.NDArray[Any] | None) -> Tensor:
+        """A mask for every row; one that forbids nothing is kept on the device."""
+        shape = (rows, -(-vocab_size // 32))
+        if mask is not None:
+            full = np.full(shape, -1, np.int32)
+            full[: len(mask)] = mask
+            return self._parts.runtime.to_device(full)
+        if shape not in self._no_masks:
+            none = np.full(shape, -1, np.int32)
+            self._no_masks[shape] = self._parts.runtime.to_device(none)
+        return self._no_masks[shape]
+
+    # What some steps need besides
+
+    def _turn_pages(self, group: int, where: npt.NDArray[Any], pages: npt.NDArray[Any]) -> None:
+        """Page changes that have no place in a step's packed array."""
+        send = self._parts.runtime.to_device
+        args = [send(where.astype(np.int64)), send(pages.astype(np.int32)), self._tables[group]]
+        (self._tables[group],) = self._programs.run(
+            "pages", lambda at, new, table: [_written(table, at, new)], args, donated=(2,)
+        )
+
+    def _score(self, forward: XlaForward, batch: Batch) -> list[list[Tensor]]:
+        """Log-probabilities of prompt tokens, a slice of the head at a time."""
+        model, hidden = self._parts.model, forward.hidden
+        top = MAX_TOP_LOGPROBS
+
+        def run(hidden: Tensor, rows: Tensor, targets: Tensor) -> list[Tensor]:
+            logits = model.logits(hidden[rows])
+            scored = score(logits, targets, min(top, logits.shape[1]))
+            assert scored.logprobs is not None
+            assert scored.top_ids is not None
+            assert scored.top_logprobs is not None
+            return [scored.logprobs, scored.top_ids, scored.top_logprobs]
+
+        key = ("score", len(hidden))
+        sent = self._slices(len(hidden), batch.score_tokens, batch.score_targets)
+        got = [self._programs.run(key, run, [hidden, *part]) for part in sent]
+        return [part if batch.score_top else part[:1] for part in got]
+
+    def _wanted(self, forward: XlaForward, batch: Batch) -> list[Tensor]:
+        """Log-probabilities of given ids, likewise; each (slice, width)."""
+        model, hidden, ids = self._parts.model, forward.hidden, batch.wanted_ids
+        width = at_least(WANTED_WIDTHS, ids.shape[1])
+        filled = np.pad(ids, ((0, 0), (0, width - ids.shape[1])))
+
+        def run(hidden: Tensor, rows: Tensor, ids: Tensor) -> list[Tensor]:
+            logits = model.logits(hidden[rows]).float()
+            return [torch.log_softmax(logits, dim=-1).gather(1, ids)]
+
+        key = ("wanted", len(hidden), width)
+        sent = self._slices(len(hidden), batch.wanted_tokens, filled)
+        return [self._programs.run(key, run, [hidden, *part])[0] for part in sent]
+
+    def _slices(self, num_tokens: int, *arrays: npt.NDArray[Any]) -> list[list[Tensor]]:
+        """Arrays of one length, sent in slices of one size, the last one filled with zeros."""
+        size, send = min(SCORE_SLICE, num_tokens), self._parts.runtime.to_device
+        slices = []
+        for start in range(0, len(arrays[0]), size):
+            parts = [array[start : start + size].astype(np.int64) for array in arrays]
+            missing = size - len(parts[0])
+            padded = [np.pad(p, ((0, missing), *[(0, 0)] * (p.ndim - 1))) for p in parts]
+            slices.append([send(p) for p in padded])
+        return slices
+
+    def _pool(self, forward: XlaForward, batch: Batch) -> list[Tensor]:
+        """Vectors of each group, (T + 1, n) float32: one output more takes what is padding."""
+        model, hidden, send = self._parts.model, forward.hidden, self._parts.runtime.to_device
+        size = len(hidden)
+
+        def pool(head: str, hidden: Tensor, tokens: Tensor, owners: Tensor, n: Tensor) -> Tensor:
+            states = hidden[tokens].float()
+            sums = torch.zeros((size + 1, states.shape[1]), device=states.device)
+            means = sums.index_add(0, owners, states) / n.unsqueeze(1)
+            return model.pool(means.to(hidden.dtype), head).float()
+
+        made = []
+        for group in batch.pooled:
+            missing = size - len(group.tokens)
+            owners = np.repeat(np.arange(len(group.lengths)), group.lengths)
+            lengths = np.ones(size + 1, np.float32)
+            lengths[: len(group.lengths)] = group.lengths
+            args = [
+                hidden,
+                send(np.pad(group.tokens, (0, missing)).astype(np.int64)),
+                send(np.pad(owners, (0, missing), constant_values=size).astype(np.int64)),
+                send(lengths),
+            ]
+            key = ("pool", size, group.head)
+            made += self._programs.run(key, _bind(pool, group.head), args)
+        return made
+
+    # Warming up
+
+    def warmup(self, buckets: Iterable[Bucket], features: Iterable[frozenset[Feature]]) -> None:
+        """Compile the closed set: every bucket, every program of sampling and of scores."""
+        with self._parts.runtime.stream():
+            self._warm_all(buckets, list(features))
+
+    def _warm_all(self, buckets: Iterable[Bucket], wanted: list[frozenset[Feature]]) -> None:
+        began = time.perf_counter()
+        parts = self._parts
+        slot = parts.num_slots
+        if parts.generates:
+            bias = ((0, 1.0),)
+            for params in (
+                SamplingParams(logit_bias=bias, frequency_penalty=1.0),
+                SamplingParams(),
+            ):
+                prompt = np.zeros(1, np.int32)
+                parts.sampler.admit(
+                    Admission(
+                        slot=slot, params=params, seed=0, input_ids=prompt, num_prompt_tokens=1
+                    )
+                )
+        for group in range(parts.num_groups):
+            nowhere = np.full(MORE_CHANGES, (slot + 1) * parts.max_pages - 1)
+            self._turn_pages(group, nowhere, np.zeros(MORE_CHANGES))
+        for bucket in dict.fromkeys([*self._buckets.all(), *buckets]):
+            if bucket != Bucket():
+                self._warm(bucket, wanted)
+        parts.runtime.synchronize()
+        count, seconds = len(self._programs), time.perf_counter() - began
+        logger.info("compiled %d programs in %.1f s", count, seconds)
+
+    def _warm(self, bucket: Bucket, wanted: Sequence[frozenset[Feature]]) -> None:
+        """A step of one token in the scratch slot, padded to the bucket, sampled in every way."""
+        batch = _idle(bucket, self._parts.num_slots, self._parts.num_groups)
+        forward = self.forward(batch)
+        if not self._parts.generates:
+            return
+        self.sample(forward, batch)
+        if any(wanted):
+            self.sample(forward, replace(batch, features=DRAWN))
+            for width in BIAS_WIDTHS:
+                self._sampler.force_width(width)
+                self.sample(forward, replace(batch, features=ALL))
+            self._sampler.force_width(0)
+        one = np.zeros(1, np.int32)
+        scored = replace(batch, score_tokens=one, score_targets=one, score_top=1)
+        for width in WANTED_WIDTHS:
+            ids = np.zeros((1, width), np.int32)
+            self.sample(forward, replace(scored, wanted_tokens=one, wanted_ids=ids)).wait()
+
+
+def _written(table: Tensor, where: Tensor, pages: Tensor) -> Tensor:
+    """A page table with changes at places of its flat form."""
+    return table.flatten().index_copy(0, where, pages).view(table.shape)
+
+
+def _bind(fn: Callable[..., Tensor], head: str) -> Callable[..., list[Tensor]]:
+    return lambda *args: [fn(head, *args)]
+
+
+def _idle(bucket: Bucket, slot: int, num_groups: int) -> Batch:
+    """One token in a slot, which stores nothing."""
+    zero, empty = np.zeros(1, np.int32), np.empty(0, np.int32)
+    return Batch(
+        step=0,
+        slots=np.array([slot], np.int32),
+        num_decode_rows=1,
+        cu_seqlens_q=np.array([0, 1], np.int32),
+        seq_lens=np.ones(1, np.int32),
+        input_ids=zero,
+        positions=zero,
+        slot_mapping=(np.full(1, -1, np.int32),) * num_groups,
+        page_deltas=(PageDelta(empty, empty, empty),) * num_groups,
+        logits_rows=zero,
+        sample_rows=zero,
+        bucket=bucket,
+    )
+
+
+def _sampled_result(arrays: dict[str, npt.NDArray[Any]], batch: Batch) -> dict[str, Any]:
+    cut = {name: array[: batch.num_samples] for name, array in arrays.items()}
+    for name in ("top_ids", "top_logprobs"):
+        if name in cut:
+            cut[name] = cut[name][:, : batch.top_logprobs]
+    return {n: a.astype(np.int32) if a.dtype == np.int64 else a for n, a in cut.items()}
+
+
+def _score_result(slices: list[list[npt.NDArray[Any]]], batch: Batch) -> dict[str, Any]:
+    if not slices:
+        return {}
+    names = ("score_logprobs", "score_top_ids", "score_top_logprobs")
+    joined = [
+        np.concatenate(parts)[: len(batch.score_tokens)] for parts in zip(*slices, strict=True)
+    ]
+    values = dict(zip(names, joined, strict=False))
+    for name in names[1:]:
+        if name in values:
+            values[name] = values[name][:, : batch.score_top]
+    if names[1] in values:
+        values[names[1]] = values[names[1]].astype(np.int32)
+    return values
+
+
+def _wanted_result(slices: list[npt.NDArray[Any]], batch: Batch) -> npt.NDArray[np.float32] | None:
+    if not slices:
+        return None
+    whole: npt.NDArray[np.float32] = np.concatenate(slices)
+    return whole[: len(batch.wanted_tokens), : batch.wanted_ids.shape[1]]
