@@ -234,6 +234,7 @@ class Request:
         pooling: what is to be made of the prompt, where nothing is generated; None generates.
         arrived_s: when it was sent to the engine (``time.monotonic`` of this machine); 0.0 means
             when the engine took it.
+        traced: whether the steps that served it are told with its end.
     """
 
     rid: str
@@ -251,6 +252,7 @@ class Request:
     thinking: ThinkingBudget | None = None
     pooling: PoolingParams | None = None
     arrived_s: float = 0.0
+    traced: bool = False
 
     def checked(self, *, vocab_size: int, context_length: int) -> "Request":
         """Return the request with ``max_new_tokens`` resolved against the context.

@@ -28,7 +28,8 @@ from tupelo.batch import Feature, StepResult
 from tupelo.engine.executor import Executor
 from tupelo.engine.grammars import GrammarQueue
 from tupelo.engine.journal import StepJournal
-from tupelo.engine.messages import Finish, Output, Scores, Timing, Vectors
+from tupelo.engine.messages import Finish, Output, Scores, StepMark, Timing, Vectors
+from tupelo.engine.steps import StepLog
 from tupelo.errors import InvalidRequest, QueueFull, QueueTimeout, RequestAborted, RequestError
 from tupelo.grammar import Matcher, ThinkingMatcher
 from tupelo.pooling import finish as finish_vectors
@@ -99,6 +100,7 @@ class EngineLoop:
         self._grammars = grammars
         self._check = check_integrity
         self._flights: deque[_Flight] = deque()
+        self._steps = StepLog()
 
     def has_work(self) -> bool:
         """Whether ``step`` has anything to do."""
@@ -112,6 +114,7 @@ class EngineLoop:
         Raises:
             QueueFull: too many requests wait already. InvalidRequest: grammars are not served.
         """
+        self._steps.on |= request.traced
         if request.grammar is None:
             budget = request.thinking
             self.scheduler.submit(request, None if budget is None else ThinkingMatcher(budget))
@@ -241,6 +244,8 @@ class EngineLoop:
         sizes = _sizes(flight.step)
         self.scheduler.times.observe(*sizes, now - begun_s)
         self.journal.note(flight.step.batch.step, begun_s, now, sizes)
+        if self._steps.on:
+            self._steps.note(flight.step, begun_s, now)
         self._landed_s, self._was_late = now, late
         rows, ended = self.scheduler.commit(flight.step, result)
         last = {id(item.entry): item for item in ended}
@@ -328,14 +333,18 @@ class EngineLoop:
                 status=500,
                 code="internal_error",
             )
-        return _output(entry, finish, _timing(entry, time.monotonic()))
+        steps = self._steps.take(entry) if self._steps.on else []
+        return _output(entry, finish, _timing(entry, time.monotonic(), steps))
 
 
-def _timing(entry: Entry, now: float) -> Timing:
+def _timing(entry: Entry, now: float, steps: Sequence[StepMark] = ()) -> Timing:
     first = entry.first_token_s or now
     started = entry.started_s or first
     return Timing(
-        queue_s=started - entry.arrived_s, prefill_s=first - started, decode_s=now - first
+        queue_s=started - entry.arrived_s,
+        prefill_s=first - started,
+        decode_s=now - first,
+        steps=list(steps),
     )
 
 

@@ -82,17 +82,38 @@ class Scores(msgspec.Struct, frozen=True):
     wanted: list[list[float]] = []
 
 
+class StepMark(msgspec.Struct, frozen=True, array_like=True):
+    """Consecutive steps that served a request.
+
+    Attributes:
+        first: number of the first. count: how many.
+        begin_s, end_s: of the first and of the last, in seconds since the request was sent.
+        prompt_tokens: of the request that they computed. tokens: that they sampled for it.
+        rows: of the fullest batch among them.
+    """
+
+    first: int
+    count: int
+    begin_s: float
+    end_s: float
+    prompt_tokens: int
+    tokens: int
+    rows: int
+
+
 class Timing(msgspec.Struct, frozen=True):
     """Where a request's time went, in seconds.
 
     Attributes:
         queue_s: from being sent to its first step. prefill_s: from there to the first token.
         decode_s: from there to its end; 0.0 in the output that brings the first token.
+        steps: with the end of a traced request, what served it; see ``engine/steps.py``.
     """
 
     queue_s: float = 0.0
     prefill_s: float = 0.0
     decode_s: float = 0.0
+    steps: list[StepMark] = []
 
 
 class Vectors(msgspec.Struct, frozen=True):
