@@ -20,7 +20,7 @@ from tupelo_server.config import ServerConfig
 from tupelo_server.engine_client import Frontend
 from tupelo_server.loader import limits_of
 from tupelo_server.prompts import Prompts
-from tupelo_server.server import bind, http_server
+from tupelo_server.server import bind, http_server, open_tracing
 from tupelo_server.state import ServerState
 
 TOKENIZER = byte_tokenizer()
@@ -82,6 +82,7 @@ def _running(engine_options: dict[str, Any], options: dict[str, Any]) -> Iterato
     state = ServerState(
         config=config,
         engine_config=EngineConfig(served_model_name="tiny", **engine_options),
+        tracing=open_tracing(config),
     )
     limits = limits_of(config)
     prompts = Prompts(
@@ -118,6 +119,8 @@ def _running(engine_options: dict[str, Any], options: dict[str, Any]) -> Iterato
         thread.join()
     loop.close()
     prompts.close()
+    if state.tracing is not None:
+        state.tracing.close()
 
 
 def _serve(loop: asyncio.AbstractEventLoop, server: Any, listener: socket.socket) -> None:

@@ -49,6 +49,7 @@ from tupelo_server.routes import (
     text,
 )
 from tupelo_server.state import ServerState
+from tupelo_server.tracing.watch import TraceWatch
 from tupelo_server.traffic import TrafficWatch
 from tupelo_server.wire import JsonResponse
 
@@ -130,13 +131,16 @@ def guarded(api: FastAPI, state: ServerState) -> ASGIApp:
             allow_headers=["*"],
             expose_headers=["retry-after"],
         )
-    return TrafficWatch(
+    app = TrafficWatch(
         app,
         traffic=state.metrics.traffic,
         table=table,
         log=config.access_log,
         root_path=config.root_path,
     )
+    if state.tracing is not None:
+        app = TraceWatch(app, tracing=state.tracing, table=table, root_path=config.root_path)
+    return app
 
 
 def _operation(route: APIRoute) -> str:

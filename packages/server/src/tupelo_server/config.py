@@ -12,6 +12,7 @@ from tupelo.engine.logs import FORMATS
 from tupelo.errors import ConfigError
 from tupelo.text.detect import named_reasoning, named_tools
 
+_COLLECTOR = "localhost:4317"
 _BUCKETS = "upper bounds of this histogram's buckets in seconds; else 1 ms to 120 s"
 LOG_LEVELS = ("debug", "info", "warning", "error")
 
@@ -124,6 +125,14 @@ class ServerConfig:
     enable_playground: bool = option(
         True, "serve the playground at /; what it shows of the engine needs a key as ever"
     )
+    enable_trace: bool = option(
+        False, "send OpenTelemetry spans of each request; needs tupelo-server[trace]"
+    )
+    otlp_traces_endpoint: str = option(
+        _COLLECTOR,
+        "collector that spans go to: HOST:PORT for OTLP over gRPC, a URL for OTLP over HTTP",
+        secret=True,
+    )
     bucket_time_to_first_token: tuple[float, ...] = option((), _BUCKETS)
     bucket_inter_token_latency: tuple[float, ...] = option((), _BUCKETS)
     bucket_e2e_request_latency: tuple[float, ...] = option((), _BUCKETS)
@@ -155,6 +164,8 @@ class ServerConfig:
             raise ConfigError(
                 f"--log-requests-level: got {self.log_requests_level}; must be at most 3"
             )
+        if self.otlp_traces_endpoint != _COLLECTOR and not self.enable_trace:
+            raise ConfigError("--otlp-traces-endpoint: nothing is sent without --enable-trace")
         if self.tool_call_parser not in ("auto", "none"):
             named_tools(self.tool_call_parser)
         if self.reasoning_parser not in ("auto", "none"):

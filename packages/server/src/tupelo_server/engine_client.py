@@ -31,6 +31,7 @@ from tupelo_server.request_log import RequestLog
 from tupelo_server.sessions import SessionLimits, Sessions
 from tupelo_server.stats import EngineStats
 from tupelo_server.timing import SampleClock
+from tupelo_server.tracing.hooks import begin_sample
 
 MAX_SAMPLES = 4096
 MAX_RID_LENGTH = 256
@@ -256,16 +257,21 @@ class Frontend:
         clock = SampleClock(self._metrics, about, len(job.prompt.ids), streamed=job.stream)
         log = self.log.begin(job, rid, self.prompts.tokenizer)
         timers = self._timers(rid, about)
-        ended, failed = False, False
+        trace = begin_sample(job, self.model_name, clock.sent_s)
+        ended, failure = False, None
         try:
             if job.turn is not None:
                 await job.turn.begin(job.rid, rid)
             salt = tenant_salt(about.tenant, request.salt)
-            sent = replace(request, rid=rid, salt=salt, arrived_s=clock.sent_s)
+            sent = replace(
+                request, rid=rid, salt=salt, arrived_s=clock.sent_s, traced=trace is not None
+            )
             outputs = self.engine.submit(sent)
             async with aclosing(stream.deltas(outputs)) as deltas:
                 async for delta in deltas:
                     clock.count(delta)
+                    if trace is not None:
+                        trace.add(delta)
                     if job.turn is not None:
                         job.turn.add(delta.token_ids)
                     if about.hide_cached:
@@ -277,12 +283,14 @@ class Frontend:
                         timed = about.timing or job.timed
                         delta.spent = delta.spent if timed else None
                     yield delta
-        except RequestError:
-            failed = True
+        except RequestError as error:
+            failure = error
             raise
         finally:
             if job.turn is not None:
-                job.turn.end(keep=not failed)
+                job.turn.end(keep=failure is None)
+            if trace is not None:
+                trace.end(failure)
             for timer in timers:
                 timer.cancel()
             self._metrics.num_aborted += not ended

@@ -18,6 +18,7 @@ from tupelo.text.templates import TemplateRenderer
 from tupelo.text.tokenizer import Tokenizer
 from tupelo_server.generation import Prompt
 from tupelo_server.parsing import AUTO, Formats
+from tupelo_server.tracing.hooks import spanned
 
 _INLINE_CHARS = 2000
 """Up to here a text is encoded on the event loop: it takes less time than a change of threads."""
@@ -75,6 +76,7 @@ class Prompts:
         """
         return self._chat_template or self.tokenizer.template_for(tools=tools)
 
+    @spanned("tokenize")
     async def of_texts(
         self, texts: Sequence[str], *, add_special_tokens: bool = True
     ) -> list[Prompt]:
@@ -111,6 +113,7 @@ class Prompts:
             return decode()
         return await asyncio.to_thread(decode)
 
+    @spanned("tokenize")
     async def framed(self, texts: Sequence[str], max_tokens: int) -> list[Prompt]:
         """Encode texts for a model that pools, between the special tokens that it wants.
 
@@ -202,6 +205,7 @@ class Prompts:
         self._renderer.close()
         self._threads.shutdown(wait=False)
 
+    @spanned("render")
     async def _rendered(self, render: Callable[[], str]) -> str:
         if self._num_rendering >= _MAX_WAITING + _RENDERING:
             raise QueueFull(

@@ -28,6 +28,7 @@ from tupelo_server.http_limits import LimitedProtocol
 from tupelo_server.loader import NO_MODEL
 from tupelo_server.state import ServerState
 from tupelo_server.tls import tls_options
+from tupelo_server.tracing.hooks import Tracing
 
 if TYPE_CHECKING:
     from tupelo_server.rpc.server import RpcServer
@@ -85,6 +86,9 @@ class Server:
 
     Attributes:
         ready: set once requests are served.
+
+    Raises:
+        ConfigError: traces are wanted and cannot be had.
     """
 
     def __init__(
@@ -92,7 +96,12 @@ class Server:
     ) -> None:
         """Prepare; nothing is started. ``template``: chat template instead of the model's."""
         self._config = config
-        self._state = ServerState(config=config, engine_config=engine_config, template=template)
+        self._state = ServerState(
+            config=config,
+            engine_config=engine_config,
+            template=template,
+            tracing=open_tracing(config),
+        )
         self._state.loader.on_death = self._on_death
         self._http = http_server(self._state)
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -127,6 +136,8 @@ class Server:
             if self._draining is not None:
                 self._draining.cancel()
             await self._state.loader.close()
+            if self._state.tracing is not None:
+                self._state.tracing.close()
         return self._exit_code
 
     async def _start_rpc(self) -> "RpcServer | None":
@@ -211,6 +222,24 @@ class Server:
         self._state.draining = True
         self._http.config.timeout_graceful_shutdown = DEATH_DRAIN_S
         self._http.should_exit = True
+
+
+def open_tracing(config: ServerConfig) -> Tracing | None:
+    """Where traces go, where they are wanted.
+
+    Raises:
+        ConfigError: the extra is not installed, or the endpoint is none.
+    """
+    if not config.enable_trace:
+        return None
+    try:
+        from tupelo_server.tracing.export import Exported, exporter_to
+    except ImportError as error:
+        raise ConfigError(
+            f"--enable-trace needs {error.name}; install it with: "
+            "pip install 'tupelo-server[trace]'"
+        ) from error
+    return Exported(exporter_to(config.otlp_traces_endpoint))
 
 
 def http_server(state: ServerState) -> uvicorn.Server:

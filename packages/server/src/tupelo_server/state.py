@@ -18,6 +18,7 @@ from tupelo_server.loader import ModelLoader, ModelOptions
 from tupelo_server.metrics import Metrics
 from tupelo_server.request_log import RequestLog
 from tupelo_server.response_store import ResponseStore
+from tupelo_server.tracing.hooks import Tracing
 
 _FRONTEND = "tupelo.frontend"
 
@@ -33,6 +34,7 @@ class ServerState:
         draining: set when the server has been told to stop.
         started_s: when the process began, in seconds since 1970.
         template: source of the chat template that it was started with, instead of the model's.
+        tracing: where traces go; None where there are none.
         metrics: what is counted of the model's requests. log: what is written of each.
         loader: loads and unloads models.
         responses: those of ``/v1/responses`` that are kept.
@@ -41,6 +43,7 @@ class ServerState:
     config: ServerConfig
     engine_config: EngineConfig
     template: str | None = None
+    tracing: Tracing | None = None
     frontend: Frontend | None = None
     absent: str = "the engine is starting"
     empty: bool = False

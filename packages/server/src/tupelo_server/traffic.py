@@ -15,7 +15,7 @@ from tupelo_server.access import AccessTable
 
 logger = logging.getLogger(__name__)
 
-_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH"})
+METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH"})
 _QUIET = frozenset({"/health", "/health_generate", "/ready", "/metrics"})
 """Asked every few seconds by machines: logged only where they fail."""
 
@@ -47,7 +47,7 @@ class TrafficWatch:
             await self._app(scope, receive, send)
             return
         begin = time.monotonic()
-        method = scope["method"] if scope["method"] in _METHODS else "other"
+        method = scope["method"] if scope["method"] in METHODS else "other"
         scope["root_path"] = self._root_path
         route = self._table.find(get_route_path(scope)).route
         key = (route, method)
