@@ -208,3 +208,11 @@ def test_memory_really_leaves(world: World) -> None:
     assert all(part() is not None for part in parts)
     world.engine.release_memory_occupation()
     assert [part() for part in parts] == [None, None], "something still holds on to it"
+
+
+def test_an_engine_that_was_shut_down_holds_nothing(world: World) -> None:
+    """Whoever still has the object: another model may need the memory."""
+    parts = weakref.ref(world.engine._built.model), weakref.ref(world.engine._built.runner)
+    assert len(world.ids()) == len(PROMPTS)
+    world.engine.shutdown()
+    assert [part() for part in parts] == [None, None], "something still holds on to it"

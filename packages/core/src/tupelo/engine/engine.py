@@ -41,6 +41,7 @@ from tupelo.engine.messages import (
     refusal,
 )
 from tupelo.engine.reply import ReplyBuilder
+from tupelo.engine.resident import Resident
 from tupelo.engine.task import check_purpose
 from tupelo.errors import ConfigError, EngineUnavailable, InvalidRequest
 from tupelo.request import Grammar, Request, SamplingParams
@@ -264,7 +265,8 @@ class Engine(PoolingCalls):
         return dict(self._control("stats"))
 
     def shutdown(self) -> None:
-        """End the engine's thread; requests in flight fail. May be called twice."""
+        """End the engine's thread and give its memory back, so that another model can be loaded;
+        requests in flight fail. May be called twice."""
         self._inbox.put(Shutdown())
         self._thread.join()
 
@@ -448,6 +450,7 @@ class Engine(PoolingCalls):
             for answer in list(self._replies.values()):
                 answer.put(None)
             self._core.close()
+            Resident(self.config, self._built).release()
 
     def _take_messages(self) -> None:
         """Act on what has come; wait for more when idle, or where the next step is better late."""
