@@ -254,6 +254,12 @@ FAMILIES = [
     Family("kimi-k2", "DeepseekV3ForCausalLM", {**_ROUTED, **_MLA, "n_group": 1, "topk_group": 1},
         renamed={"model_type": "kimi_k2"}, base="DeepseekV3ForCausalLM"),
     Family("minicpm3", "MiniCPM3ForCausalLM", {**_MLA, "dim_model_base": 32, "scale_emb": 2}),
+    Family("minicpm3-longrope", "MiniCPM3ForCausalLM", {
+        **_MLA, "dim_model_base": 32, "original_max_position_embeddings": 16, **_rope(
+            "longrope", original_max_position_embeddings=16,
+            short_factor=[1.0, 1.1, 1.2, 1.3], long_factor=[1.5, 2.0, 2.5, 3.0],
+        ),
+    }, lengths=(70, 17, 19, 33)),
     Family("gpt-oss", "GptOssForCausalLM", {
         "num_local_experts": 4, "num_experts_per_tok": 2, "head_dim": 16, "sliding_window": 20,
         "num_hidden_layers": 4, "layer_types": None,

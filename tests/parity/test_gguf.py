@@ -29,6 +29,7 @@ _GIVEN: dict[str, dict[str, Any]] = {
     "cohere2": {"layer_types": None},
     "qwen2-moe": {"decoder_sparse_step": 1, "mlp_only_layers": []},
     "minicpm3": {"scale_emb": 12, "dim_model_base": 256},
+    "minicpm3-longrope": {"scale_emb": 12, "dim_model_base": 256},
 }
 _LEFT_OUT = ("-full", "-upper-layers-windowed", "gemma3-capped", "-unnormed", "kimi-k2")
 """Cases that differ from others in nothing that a GGUF file says, or in what it cannot say."""

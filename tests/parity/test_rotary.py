@@ -32,6 +32,7 @@ CASES: list[tuple[str, dict[str, Any], int]] = [
     ("default", {}, MAX_POSITIONS),
     ("linear", {"factor": 3.0}, MAX_POSITIONS),
     ("llama3", _LLAMA3, MAX_POSITIONS),
+    ("llama3", {**_LLAMA3, "high_freq_factor": 1.0}, MAX_POSITIONS),
     ("yarn", _YARN, MAX_POSITIONS),
     ("yarn", {**_YARN, "beta_fast": 16.0, "beta_slow": 2.0, "truncate": False}, MAX_POSITIONS),
     ("yarn", {**_YARN, "mscale": 1.0, "mscale_all_dim": 0.5}, MAX_POSITIONS),

@@ -17,7 +17,7 @@ from transformers import (
 )
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
-from tupelo.checkpoint import ModelConfig, RopeConfig, parse_hf_config
+from tupelo.checkpoint import ModelConfig, QueryGrowth, RopeConfig, parse_hf_config
 from tupelo.errors import CheckpointError, UnsupportedModel
 
 SIZES: dict[str, Any] = {
@@ -231,6 +231,74 @@ def test_configuration_in_the_spelling_of_transformers_4(name: str) -> None:
     config = SPELT_FOR_TRANSFORMERS_4[name]
     theirs = AutoConfig.for_model(**json.loads(json.dumps(config)))
     assert_equal(parse_hf_config(config), theirs)
+
+
+def test_llama_4_as_published() -> None:
+    """Scout's text: its lists empty, a number for a switch, a rope without a middle."""
+    rope = {k: v for k, v in LLAMA3_ROPE.items() if k != "rope_theta"}
+    text = {
+        "model_type": "llama4_text",
+        "attention_chunk_size": 32,
+        "attn_scale": 0.1,
+        "attn_temperature_tuning": 4,
+        "floor_scale": 8192,
+        "for_llm_compressor": False,
+        "head_dim": 16,
+        "intermediate_size_mlp": 200,
+        "interleave_moe_layer_step": 2,
+        "no_rope_layers": [],
+        "num_experts_per_tok": 1,
+        "num_local_experts": 16,
+        "eos_token_id": [5, 6],
+        "rope_theta": 500000.0,
+        "rope_scaling": {**rope, "high_freq_factor": 1.0},
+        "torch_dtype": "bfloat16",
+        "use_qk_norm": True,
+        **SIZES,
+    }
+    published = {
+        "architectures": ["Llama4ForConditionalGeneration"],
+        "model_type": "llama4",
+        "text_config": text,
+        "vision_config": {"model_type": "llama4_vision_model"},
+    }
+    # transformers wants a bool, which newer files have.
+    theirs = AutoConfig.for_model(**{**text, "attn_temperature_tuning": True})
+    ours = parse_hf_config(published)
+    assert ours.windows == (32, 32, 32, None, 32, 32)
+    assert [ours.rope(layer).kind != "none" for layer in range(6)] == [
+        bool(turned) for turned in theirs.no_rope_layers
+    ]
+    assert_rope_equal(ours.rope(0), theirs, None)
+    assert ours.query_growth == QueryGrowth(step=8192, scale=0.1)
+    assert (ours.chunked, ours.qk_unit_norm, ours.intermediate_size) == (True, True, 200)
+    assert ours.experts is not None
+    assert ours.experts.layers == tuple(layer in theirs.moe_layers for layer in range(6))
+    assert (ours.experts.intermediate_size, ours.experts.shared_size) == (112, 112)
+    assert (ours.dtype, ours.eos_token_ids) == ("bfloat16", (5, 6))
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "named"),
+    [
+        ({"layer_types": ["sliding_attention"] * 6}, UnsupportedModel, "sliding_attention"),
+        ({"layer_types": ["full_attention"]}, CheckpointError, "layer_types"),
+        ({"no_rope_layers": [1, 0]}, CheckpointError, "no_rope_layers"),
+        ({"moe_layers": 3}, CheckpointError, "moe_layers"),
+        ({"is_causal": False}, CheckpointError, "is_causal"),
+        (
+            {"rope_scaling": {"type": "yarn", "factor": 4.0}},
+            UnsupportedModel,
+            "scales is not supported",
+        ),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_llama_4_refuses_what_it_does_not_have(
+    change: dict[str, Any], error: type[Exception], named: str
+) -> None:
+    with pytest.raises(error, match=named):
+        parse_hf_config({"architectures": ["Llama4ForCausalLM"], **SIZES, **change})
 
 
 def test_only_full_layers_of_olmo3_stretch_their_rope() -> None:

@@ -210,7 +210,7 @@ def _parse_common(fields: Fields, architecture: str, family: Family) -> ModelCon
     section = "rope_parameters" if "rope_parameters" in fields else "rope_scaling"
     rope = parse_rope(
         fields,
-        # Nested by layer type, it is refine's to read.
+        # Nested by layer type or of another width, it is refine's to read.
         Fields({}, fields.where) if family.nested_ropes else fields.section(section),
         head_dim=head_dim,
         max_positions=max_positions,

@@ -28,7 +28,7 @@ class RopeConfig:
     * dynamic: base, up to ``max_position_embeddings``; beyond, theta grows with the length by
       ``factor``.
     * llama3: wavelengths above ``original_max / low_freq_factor`` divided by ``factor``, those
-      below ``original_max / high_freq_factor`` kept, linear in between.
+      below ``original_max / high_freq_factor`` kept, linear in between; both may be the same.
     * yarn: a ramp between base and base / factor over the dimensions that turn ``beta_fast`` to
       ``beta_slow`` times within ``original_max``; ``truncate`` rounds the ramp's ends outwards.
     * none: nothing is turned; no configuration says so, layers without positions do.
@@ -158,8 +158,8 @@ def _llama3_range(section: Fields, kind: str) -> tuple[float, float]:
     if kind != "llama3":
         return 1.0, 4.0
     low, high = section.positive("low_freq_factor"), section.positive("high_freq_factor")
-    if high <= low:
-        raise section.error("high_freq_factor", f"above low_freq_factor {low:g}")
+    if high < low:
+        raise section.error("high_freq_factor", f"at least low_freq_factor {low:g}")
     return low, high
 
 

@@ -90,6 +90,8 @@ def _llama3(rope: RopeConfig, _: int) -> Tensor:
     trained = rope.original_max_position_embeddings
     low, high = rope.low_freq_factor, rope.high_freq_factor
     wavelength = 2 * math.pi / plain
+    if low == high:  # nothing is in between, as in Llama 4 Scout
+        return torch.where(wavelength < trained / high, plain, plain / rope.factor)
     blend = (trained / wavelength - low) / (high - low)
     middle = (1 - blend) * plain / rope.factor + blend * plain
     stretched = torch.where(wavelength > trained / low, plain / rope.factor, middle)

@@ -104,6 +104,7 @@ _LATENT: Final = {
 DEEPSEEK_V2: Final = Family(
     model_type="deepseek_v2",
     gguf=DEEPSEEK_GGUF,
+    nested_ropes=True,
     defaults={
         **_LATENT,
         **IDS,
@@ -117,6 +118,7 @@ DEEPSEEK_V2: Final = Family(
 DEEPSEEK_V3: Final = Family(
     model_type="deepseek_v3",
     gguf=DEEPSEEK_GGUF,
+    nested_ropes=True,
     defaults={
         **_LATENT,
         "bos_token_id": 0,
@@ -135,6 +137,7 @@ DEEPSEEK_V3: Final = Family(
 MINICPM3: Final = Family(
     model_type="minicpm3",
     gguf=MINICPM3_GGUF,
+    nested_ropes=True,
     defaults={
         **_LATENT,
         **IDS,

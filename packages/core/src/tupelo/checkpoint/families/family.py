@@ -44,7 +44,8 @@ class Family:
             loaded.
         mlp_ratio: where the MLP's size may be absent, its multiple of the hidden size; else 0.
         aliases: its names of fields that others spell alike, to the common spelling.
-        nested_ropes: ``rope_parameters`` is keyed by layer type, and ``refine`` sets ``ropes``.
+        nested_ropes: ``rope_parameters`` is keyed by layer type, or of another width than a head's;
+            ``refine`` reads it and sets ``ropes``.
         section: of a model of text and more, the section of the configuration that is about text,
             which alone is served; "" where all of it is.
         gguf: how its GGUF files are written; None where they are not read.
