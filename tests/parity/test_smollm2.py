@@ -1,12 +1,10 @@
 """The demo model from its quantised GGUF: greedy tokens equal transformers' in float32."""
 
-import warnings
 from pathlib import Path
 
-import pytest
 import torch
 from tests.parity.harness import Driver
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+from transformers import AutoTokenizer, PreTrainedModel
 
 from tupelo.checkpoint import open_checkpoint
 from tupelo.models import build_model
@@ -23,17 +21,7 @@ PROMPTS = (
 )
 
 
-@pytest.fixture(scope="module")
-def reference(demo_gguf: Path) -> PreTrainedModel:
-    """transformers' own reading of the file."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of the gguf package, about numpy
-        return AutoModelForCausalLM.from_pretrained(
-            demo_gguf.parent, gguf_file=demo_gguf.name, dtype=torch.float32
-        ).eval()
-
-
-def test_greedy_tokens_equal_transformers(demo_gguf: Path, reference: PreTrainedModel) -> None:
+def test_greedy_tokens_equal_transformers(demo_gguf: Path, smollm2: PreTrainedModel) -> None:
     checkpoint = open_checkpoint(demo_gguf)
     model = build_model(checkpoint.config, max_length=128)
     load_weights(model, checkpoint, device="cpu", progress=False)
@@ -42,6 +30,6 @@ def test_greedy_tokens_equal_transformers(demo_gguf: Path, reference: PreTrained
     rows = Driver(model, page_size=16).generate(prompts, new_tokens=NEW_TOKENS)
     for row in rows:
         with torch.inference_mode():
-            expected = reference(torch.tensor([row.ids[:-1]])).logits[0]
+            expected = smollm2(torch.tensor([row.ids[:-1]])).logits[0]
         assert row.generated == expected[row.num_prompt - 1 :].argmax(-1).tolist()
         torch.testing.assert_close(torch.cat(row.logits), expected, atol=TOLERANCE, rtol=0)

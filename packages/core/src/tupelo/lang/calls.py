@@ -21,7 +21,6 @@ class Call:
     backend: Backend
     prompt: Prompt
     gen: Gen
-    sampling: Sampling
 
 
 @dataclass(frozen=True)
@@ -49,9 +48,9 @@ def call_model(call: Call, feeds: Sequence[Feed]) -> Done:
         feeds: of the state, of the variable and of its thoughts: where pieces go as they come; none
             where nobody waits for pieces.
     """
-    gen, sampling = call.gen, call.sampling
+    gen, sampling = call.gen, call.gen.sampling
     if gen.tools:
-        answer = answer_with_tools(call.backend, call.prompt, gen, sampling)
+        answer = answer_with_tools(call.backend, call.prompt, gen)
         parsed = gen.parse(answer.text) if gen.parse else answer.text
         return Done(answer.text, (parsed,), answer.meta, answer.turns)
     if gen.reasoning is not None and call.backend.marks_thoughts:

@@ -10,7 +10,7 @@ from tupelo.lang.choices import ChoicesMethod, token_length_normalized
 from tupelo.lang.forms import form_of
 from tupelo.lang.ir import Expr, Gen, InRole, RoleBegin, RoleEnd, Seen, Select, as_expr
 from tupelo.lang.media import read_media
-from tupelo.lang.options import SamplingWords, sampling_of
+from tupelo.lang.options import SamplingWords, given, sampling_of
 from tupelo.lang.thoughts import ThoughtSplitter
 from tupelo.lang.tools import describe
 
@@ -47,6 +47,10 @@ def gen(
         ProgramError: a pattern, schema, type or tool that is wrong, or what excludes each other.
     """
     if choices is not None:
+        forms = given({"dtype": dtype, "regex": regex, "json_schema": json_schema, "ebnf": ebnf})
+        beside = [*forms, *given({**sampling, "tools": tools})]
+        if beside and not (beside == ["temperature"] and sampling.get("temperature") == 0):
+            raise ProgramError(f"gen(choices=…) leaves nothing to {beside[0]}: leave that out")
         return select(name, choices, choices_method=choices_method)
     if choices_method is not None:
         raise ProgramError("gen(choices_method=…) needs choices")

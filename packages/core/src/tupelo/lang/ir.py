@@ -92,7 +92,6 @@ class Select(Expr):
     name: str | None
     choices: tuple[str, ...]
     method: Any
-    temperature: float = 0.0
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -235,6 +234,8 @@ def names_of(step: Step | Unknown) -> tuple[str, ...]:
     return step.names if isinstance(step, Gen | Select | ScopeBegin) else ()
 
 
-def merged(defaults: Mapping[str, Any], gen: Gen) -> Sampling:
-    """What holds for a call: its own values, then the run's."""
-    return {**defaults, **gen.sampling}
+def with_defaults(step: Step, sampling: Mapping[str, Any]) -> Step:
+    """A call with what holds where it does not say otherwise; any other step as it is."""
+    if isinstance(step, Gen):
+        return replace(step, sampling={**sampling, **step.sampling})
+    return step

@@ -92,9 +92,13 @@ def under_native_names(words: Mapping[str, Any]) -> Sampling:
     """Those words that somebody gave, as ``/generate`` calls them."""
     return {
         _WORDS.get(name, name): list(value) if isinstance(value, tuple) else value
-        for name, value in words.items()
-        if value is not None
+        for name, value in given(words).items()
     }
+
+
+def given(words: Mapping[str, Any]) -> dict[str, Any]:
+    """Those words that somebody gave."""
+    return {name: value for name, value in words.items() if value is not None}
 
 
 def split(sampling: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -110,7 +110,7 @@ class Program:
         def run_one(item: Mapping[str, Any]) -> ProgramState:
             return self._run(where, options, (), item)
 
-        if len(items) > 1:
+        if len(items) > 1 and where.caches:
             self._cache_common(where, items)
         states: Iterator[ProgramState] = run_all(run_one, items, num_threads, progress_bar)
         return states if generator_style else list(states)
@@ -146,7 +146,7 @@ class Program:
     ) -> ProgramState:
         arguments = {**self._bound, **kwargs}
         if backend.traced:
-            trace_program(self.function, args, arguments, backend=backend)
+            trace_program(self.function, args, arguments, backend=backend, sampling=sampling)
         family = Family(backend, sampling, streaming=stream, threaded=threaded or stream)
         state = ProgramState(Stream(family))
         call = functools.partial(self._call, state, args, arguments)
@@ -215,9 +215,7 @@ class Program:
         common = {
             name: value
             for name, value in first.items()
-            if all(
-                (name in item and item[name] is value) or item.get(name) == value for item in items
-            )
+            if all(name in item and _same(item[name], value) for item in items)
         }
         differing = {name for item in items for name in item} - set(common)
         stand_ins = {name: Unknown(name) for name in differing}
@@ -225,6 +223,12 @@ class Program:
         trace = trace_program(self.function, (), known, prefix_only=True)
         if len(trace.content.text_since(0)) >= _WORTH_CACHING:
             backend.prefill(trace.prefix)
+
+
+def _same(one: Any, other: Any) -> bool:
+    """Whether two arguments are surely equal."""
+    plain = isinstance(one, str | bytes | int | float)
+    return one is other or (plain and type(one) is type(other) and one == other)
 
 
 def function(func: Callable[..., Any]) -> Program:

@@ -29,8 +29,8 @@ from tupelo.lang.ir import (
     Text,
     Unknown,
     flatten,
-    merged,
     names_of,
+    with_defaults,
 )
 from tupelo.lang.options import Sampling
 from tupelo.lang.shape import Shape
@@ -109,6 +109,7 @@ class Stream:
                 raise ProgramError(f"{step.name!r} has no value outside of a trace")
             if shape.skips(step):
                 continue
+            step = with_defaults(step, self.family.sampling)
             self.family.backend.check(step, shape.place)
             shape = shape.after(step)
             steps.append(step)
@@ -267,11 +268,9 @@ class Stream:
         self._fresh_chars += len(text)
 
     def _generate(self, gen: Gen, made: list[Variable]) -> None:
-        family = self.family
-        sampling = merged(family.sampling, gen)
         feeds = (self.feed, *(variable.feed for variable in made))
-        call = Call(family.backend, self.content.prompt(), gen, sampling)
-        done = call_model(call, feeds if family.streaming else ())
+        call = Call(self.family.backend, self.content.prompt(), gen)
+        done = call_model(call, feeds if self.family.streaming else ())
         if done.turns:
             self.content.add(done.turns)
         self.content.add(done.text)

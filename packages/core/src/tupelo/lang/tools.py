@@ -10,7 +10,6 @@ from tupelo.errors import ProgramError
 from tupelo.lang.backends.base import Backend, ToolCall
 from tupelo.lang.content import Message, Prompt, Turns
 from tupelo.lang.ir import Gen
-from tupelo.lang.options import Sampling
 from tupelo.lang.schema import build, parameters_of
 
 
@@ -43,7 +42,7 @@ def describe(function: Callable[..., Any]) -> dict[str, Any]:
     return {"type": "function", "function": described}
 
 
-def answer_with_tools(backend: Backend, prompt: Prompt, gen: Gen, sampling: Sampling) -> Answer:
+def answer_with_tools(backend: Backend, prompt: Prompt, gen: Gen) -> Answer:
     """Let the model call tools until it answers in text.
 
     What a tool returns goes to the model as it stands if it is text, else as JSON. A tool that
@@ -59,7 +58,7 @@ def answer_with_tools(backend: Backend, prompt: Prompt, gen: Gen, sampling: Samp
     choice = gen.tool_choice
     for _ in range(gen.max_tool_rounds + 1):
         now = Prompt(messages=(*prompt.messages, *messages), role=prompt.role)
-        turn = backend.converse(now, described, choice, sampling)
+        turn = backend.converse(now, described, choice, gen.sampling)
         if not turn.calls:
             return Answer(turn.text, Turns(tuple(messages)), {**turn.meta, "tool_calls": record})
         messages.append(_asked(turn.text, turn.calls))

@@ -26,7 +26,9 @@ from tupelo.lang.ir import (
     as_expr,
     flatten,
     names_of,
+    with_defaults,
 )
+from tupelo.lang.options import Sampling
 from tupelo.lang.shape import Shape
 from tupelo.lang.state import Roles
 
@@ -67,6 +69,7 @@ class TracedState(Roles):
         trace: Trace,
         *,
         backend: Backend | None = None,
+        sampling: Sampling | None = None,
         prefix_only: bool = False,
         shape: Shape | None = None,
         constant: bool = True,
@@ -74,6 +77,7 @@ class TracedState(Roles):
         self.trace = trace
         self.ret_value: Any = None
         self._backend = backend
+        self._sampling = sampling or {}
         self._prefix_only = prefix_only
         self._shape = shape or Shape()
         self._constant = constant
@@ -89,7 +93,7 @@ class TracedState(Roles):
             if self._shape.skips(step):
                 continue
             if self._backend is not None and not isinstance(step, Unknown):
-                self._backend.check(step, self._shape.place)
+                self._backend.check(with_defaults(step, self._sampling), self._shape.place)
             self._shape = self._shape.after(step)
             self.trace.steps.append(step)
             self._names.update(names_of(step))
@@ -142,7 +146,13 @@ class TracedState(Roles):
     def _branch(self) -> "TracedState":
         trace = Trace()
         self.trace.forks.append(trace)
-        return TracedState(trace, backend=self._backend, shape=self._shape, constant=False)
+        return TracedState(
+            trace,
+            backend=self._backend,
+            sampling=self._sampling,
+            shape=self._shape,
+            constant=False,
+        )
 
     def _note(self, step: Step | Unknown) -> None:
         """Let the constant beginning grow, until something is not constant."""
@@ -206,16 +216,22 @@ def trace_program(
     kwargs: Mapping[str, Any],
     *,
     backend: Backend | None = None,
+    sampling: Sampling | None = None,
     prefix_only: bool = False,
 ) -> Trace:
     """Run a program's function on a traced state.
+
+    Args:
+        backend: whose refusals count; None for none. sampling: what holds for calls that say
+            nothing else.
+        prefix_only: end at the first thing that is not constant.
 
     Raises:
         ProgramError: the program is wrong, or the backend cannot do a step of it. Exception: what
             the function itself raises; with ``prefix_only`` that just ends the trace.
     """
     trace = Trace()
-    state = TracedState(trace, backend=backend, prefix_only=prefix_only)
+    state = TracedState(trace, backend=backend, sampling=sampling, prefix_only=prefix_only)
     try:
         function(state, *args, **kwargs)
         trace.complete = True

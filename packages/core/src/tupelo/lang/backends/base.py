@@ -65,11 +65,13 @@ class Backend(ABC):
     Attributes:
         name: for messages.
         traced: programs are traced before they run, for there is much that it cannot do.
+        caches: prefixes that were computed are found again, by ``prefill`` too.
         marks_thoughts: thoughts come in the text between the model's markers, not apart from it.
     """
 
     name: str = "backend"
     traced: bool = False
+    caches: bool = False
     marks_thoughts: bool = False
 
     def check(self, step: Step, place: Place) -> None:

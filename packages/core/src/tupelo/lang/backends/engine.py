@@ -3,6 +3,7 @@
 The engine is known by what it can do, not by its class: this package imports nothing that computes.
 """
 
+import json
 from collections.abc import Iterator, Sequence
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -128,13 +129,29 @@ class EngineBackend(NativeBackend):
         special: dict[str, Any] = dict(self._tokenizer.special_tokens)
         text = renderer.render(
             template,
-            messages=messages,
+            messages=[_for_template(message) for message in messages],
             tools=tools,
             add_generation_prompt=opens,
             continue_final_message=continues,
             **special,
         )
         return self._tokenizer.encode(text, add_special_tokens=False)
+
+
+def _for_template(message: Message) -> Message:
+    """A message with the arguments of its calls as objects, which is what templates take."""
+    if not message.get("tool_calls"):
+        return message
+    calls = []
+    for call in message["tool_calls"]:
+        function = dict(call["function"])
+        try:
+            given = json.loads(function["arguments"] or "{}")
+        except ValueError:  # what the model wrote stands
+            given = function["arguments"]
+        function["arguments"] = given if isinstance(given, dict) else function["arguments"]
+        calls.append({"type": "function", "function": function, "id": call["id"]})
+    return {**message, "tool_calls": calls}
 
 
 def _forced(family: ToolFamily, tools: Sequence[dict[str, Any]], choice: str) -> Any:

@@ -22,6 +22,7 @@ class NativeBackend(Backend):
     look at all of it.
     """
 
+    caches = True
     marks_thoughts = True
 
     @abstractmethod

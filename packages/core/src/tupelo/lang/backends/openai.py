@@ -104,9 +104,23 @@ def chat_body(sampling: Sampling, max_tokens_name: str) -> dict[str, Any]:
     if "max_tokens" in values:
         values[max_tokens_name] = values.pop("max_tokens")
     if schema := values.pop("json_schema", None):
-        named = {"name": "output", "schema": json.loads(schema), "strict": True}
+        form = json.loads(schema)
+        named = {"name": "output", "schema": form, "strict": _closed(form)}
         values["response_format"] = {"type": "json_schema", "json_schema": named}
     return values
+
+
+def _closed(schema: Any) -> bool:
+    """Whether every object in a schema lists all that it has, which is what strict ones must."""
+    if isinstance(schema, list):
+        return all(_closed(part) for part in schema)
+    if not isinstance(schema, dict):
+        return True
+    if "properties" in schema:
+        named = set(schema["properties"]) == set(schema.get("required", ()))
+        if not named or schema.get("additionalProperties") is not False:
+            return False
+    return all(_closed(part) for part in schema.values())
 
 
 def completion_of(reply: Mapping[str, Any], choice: Mapping[str, Any]) -> Completion:
