@@ -63,6 +63,29 @@ SEEDS: dict[str, list[dict[str, Any]]] = {
         {"model": "tiny", "prompt": "a", "raw": True, "options": {"num_predict": 4}},
         {"model": "tiny", "prompt": "a", "context": [5, 6], "options": {"num_ctx": 100}},
     ],
+    "/v1/responses": [
+        {"input": "the rain", "max_output_tokens": 4},
+        {
+            "input": [
+                {"role": "user", "content": [{"type": "input_text", "text": "a"}]},
+                {"type": "function_call", "call_id": "c", "name": "look", "arguments": "{}"},
+                {"type": "function_call_output", "call_id": "c", "output": "b"},
+            ],
+            "max_output_tokens": 4,
+            "stream": True,
+            "tools": [{"type": "function", **TOOL["function"]}],  # type: ignore[dict-item]
+        },
+        {
+            "input": "a",
+            "max_output_tokens": 8,
+            "text": {"format": {"type": "json_schema", "name": "x", "schema": SCHEMA}},
+            "include": ["message.output_text.logprobs"],
+            "top_logprobs": 2,
+            "store": False,
+        },
+        {"input": "a", "max_output_tokens": 4, "background": True, "stream": True},
+        {"input": "a", "max_output_tokens": 4, "background": True, "metadata": {"a": "b"}},
+    ],
     "/tokenize": [{"prompt": "a"}, {"messages": CHAT}, {"prompt": ["a", "b"]}],
     "/detokenize": [{"tokens": [5, 6]}, {"tokens": [[5], [6]]}],
     "/abort_request": [{"rid": "nobody"}],
@@ -116,7 +139,9 @@ PATHS = [
     "/flush_cache?timeout=x", "/flush_cache?timeout=-1", "/start_profile", "/stop_profile", "/%",
     "/weight_version", "/v1/completions/", "/V1/completions", "/generate?a=b&a=c",
     "/health_generate",
-    "/v1/responses", "/invocations", "/.env", "/v1/chat/completions?stream=1",
+    "/v1/responses", "/v1/responses/x", "/v1/responses/x?stream=true&starting_after=-1",
+    "/v1/responses/x/cancel", "/v1/responses/x/input_items?limit=x", "/v1/responses/%00",
+    "/invocations", "/.env", "/v1/chat/completions?stream=1",
     "/v1/messages/batches",
 ]  # fmt: skip
 METHODS = ["GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE"]
@@ -186,9 +211,11 @@ _OPENAI: dict[str, Callable[[random.Random], Any]] = {
     "cache_salt": lambda draw: draw.choice(["", "x", "/" * 100]),
     "rid": lambda draw: draw.choice(["same", "x" * 256, "\n"]),
 }
+_NOT_RESPONSES = {"n", "no_stop_trim", "skip_special_tokens", "rid"}
 GOOD = {
     "/v1/completions": _OPENAI,
     "/v1/chat/completions": _OPENAI,
+    "/v1/responses": {name: make for name, make in _OPENAI.items() if name not in _NOT_RESPONSES},
     "/generate": {**_SAMPLING, "sampling_seed": _OPENAI["seed"], "min_new_tokens": lambda d: 1},
 }
 

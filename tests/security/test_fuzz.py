@@ -34,6 +34,7 @@ TALKING = (
     "/v1/completions",
     "/v1/chat/completions",
     "/generate",
+    "/v1/responses",
     "/v1/messages",
     "/api/chat",
     "/api/generate",
@@ -250,7 +251,8 @@ def _cheaper(document: dict[str, Any]) -> dict[str, Any]:
 def _limit(schema: Any) -> None:
     if isinstance(schema, dict):
         for name, high in (("max_tokens", 24), ("max_new_tokens", 24), ("n", 3),
-                           ("max_completion_tokens", 24), ("min_tokens", 30)):  # fmt: skip
+                           ("max_completion_tokens", 24), ("min_tokens", 30),
+                           ("max_output_tokens", 24)):  # fmt: skip
             field = schema.get("properties", {}).get(name, {}) if "properties" in schema else {}
             for part in field.get("anyOf", [field]):
                 if part.get("type") == "integer":

@@ -12,6 +12,7 @@ from tupelo.text.templates import TemplateRenderer
 
 ASKED: dict[str, Any] = {
     "/v1/chat/completions": {"max_tokens": 1},
+    "/v1/responses": {"max_output_tokens": 1, "background": True},
     "/v1/tokenize": {},
     "/tokenize": {},
     "/v1/messages": {"model": "m", "max_tokens": 1},
@@ -25,8 +26,9 @@ def test_escapes_in_the_model_s_template(templated: Guarded, route: str) -> None
     for name in ESCAPES:
         if name in STATEMENTS:
             continue
+        field = "input" if route == "/v1/responses" else "messages"
         messages = [{"role": "user", "content": name}]
-        reply = templated.post(route, {**ASKED[route], "messages": messages})
+        reply = templated.post(route, {**ASKED[route], field: messages})
         if name in QUIET and reply.status_code == 200:
             continue
         assert reply.status_code == 400, (name, reply.text)

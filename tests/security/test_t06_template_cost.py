@@ -12,6 +12,7 @@ from tests.security.templates import COSTS
 
 ROUTES: dict[str, dict[str, Any]] = {
     "/v1/chat/completions": {"max_tokens": 1},
+    "/v1/responses": {"max_output_tokens": 1, "background": True},
     "/v1/messages": {"model": "m", "max_tokens": 1},
     "/api/chat": {"model": "m", "options": {"num_predict": 1}, "stream": False},
 }
@@ -27,8 +28,9 @@ def test_costly_templates_are_stopped(templated: Guarded) -> None:
     replies: dict[str, Any] = {}
 
     def ask(name: str, route: str) -> None:
+        field = "input" if route == "/v1/responses" else "messages"
         messages = [{"role": "user", "content": name}]
-        replies[name] = templated.post(route, {**ROUTES[route], "messages": messages})
+        replies[name] = templated.post(route, {**ROUTES[route], field: messages})
 
     turns = zip(COSTS, itertools.cycle(ROUTES), strict=False)
     threads = [threading.Thread(target=ask, args=turn) for turn in turns]
@@ -81,6 +83,9 @@ def test_arguments_replace_nothing(server: Guarded, name: str) -> None:
         reply = server.post(route, wrong)
         assert reply.status_code == 400
         assert name in reply.text
+    reply = server.post("/v1/responses", {"input": "a", "chat_template_kwargs": {name: 1}})
+    assert reply.status_code == 400
+    assert name in reply.text
 
 
 def nested(depth: int) -> Any:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from tests.security.grammars import EXPLODING, ROUTES, body_for, reason_of, text_of, warm
 from tests.security.guarded import Guarded
+from tests.security.responses import ROUTE
 
 LIMIT_S = 10.0
 """For a reply that takes well under two seconds on a machine that does nothing else."""
@@ -104,3 +105,22 @@ def test_an_automaton_that_outgrows_its_bounds(server: Guarded) -> None:
     reply = server.post("/v1/completions", body)
     assert reply.status_code == 400
     assert reply.json()["error"]["code"] == "grammar_failed"
+
+
+def test_catastrophic_patterns_of_responses(server: Guarded) -> None:
+    warm(server)
+    for number, pattern in enumerate(CATASTROPHIC):
+        schema = {"type": "string", "pattern": f"^{pattern}$", "maxLength": 10_000}
+        form = {"type": "json_schema", "name": "x", "schema": schema}
+        kinds: list[dict[str, Any]] = [
+            {"regex": pattern},
+            {"text": {"format": form}},
+            {"tools": [{"type": "function", "name": "f", "parameters": {
+                "type": "object", "properties": {"a": schema}}}], "tool_choice": "required"},
+        ]  # fmt: skip
+        began = time.monotonic()
+        reply = server.post(
+            ROUTE, {"input": "the", "max_output_tokens": 16, "seed": 3, **kinds[number % 3]}
+        )
+        assert time.monotonic() - began < LIMIT_S, pattern
+        assert reply.status_code in (200, 400), (pattern, reply.text)

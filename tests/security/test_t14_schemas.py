@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from tests.security.grammars import EXPLODING, ROUTES, body_for, events, reason_of, text_of, warm
 from tests.security.guarded import Guarded
+from tests.security.responses import ROUTE, ended
 from tests.unit.grammar.schemas import REFUSED, obj, whole
 
 LIMIT_S = 10.0
@@ -67,3 +68,24 @@ def test_a_matcher_that_fails_midway_ends_its_stream_with_an_error(
     assert "cannot be followed" in found[-1]["error"]["message"]
     assert all("error" not in event for event in found[:-1])
     assert reply.content.endswith(b"data: [DONE]\n\n")
+
+
+def test_what_responses_cannot_be_followed(server: Guarded) -> None:
+    warm(server)
+    for number, (name, (schema, _)) in enumerate(list(REFUSED.items())[::4]):
+        form = {"type": "json_schema", "name": "x", "schema": schema}
+        body = {"input": "a", "text": {"format": form}, "max_output_tokens": 8}
+        reply = server.post(ROUTE, {**body, "stream": number % 2 == 1})
+        assert reply.status_code == 400, (name, reply.text[:300])
+        assert reply.json()["error"]["param"].startswith("text.format"), reply.text
+
+
+def test_a_matcher_that_fails_midway_fails_the_response(server: Guarded) -> None:
+    body = {"input": "the", "regex": EXPLODING, "max_output_tokens": 400, "seed": 3}
+    body["temperature"] = 1.0
+    text = server.post(ROUTE, {**body, "stream": True}).text
+    last = json.loads(text.rstrip().rpartition("data: ")[2])
+    assert last["type"] == "response.failed"
+    assert "cannot be followed" in last["response"]["error"]["message"]
+    begun = server.post(ROUTE, {**body, "background": True}).json()
+    assert ended(server, begun["id"])["error"]["code"] == "invalid_prompt"

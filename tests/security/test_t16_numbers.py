@@ -50,6 +50,11 @@ MORE: dict[str, tuple[str, ...]] = {
     "stop": (json.dumps(["a"] * 33), json.dumps("a" * 1025), "[1]", '{"a": 1}', "[[]]"),
 }
 CHAT = {"top_logprobs": ("-1", "129", "1000000000"), "max_completion_tokens": ("-1", "1000000000")}
+RESPONSES = {
+    "top_logprobs": ("-1", "129", "1000000000"),
+    "max_output_tokens": ("-1", "1000000000"),
+    "max_thinking_tokens": ("-1",),
+}
 COMPLETION = {
     "logprobs": ("-1", "129", "1000000000"),
     "best_of": ("0", "-1", "1000000000"),
@@ -77,6 +82,10 @@ CASES = {
     "/v1/chat/completions": (
         common() + of(CHAT),
         '{{"messages": [{{"role": "user", "content": "a"}}], "logprobs": true, "{}": {}}}',
+    ),
+    "/v1/responses": (
+        common() + of(RESPONSES),
+        '{{"input": "a", "include": ["message.output_text.logprobs"], "{}": {}}}',
     ),
     "/generate": (
         [

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 from tests.security.guarded import Guarded, Keyed
+from tests.security.responses import ROUTE
 
 PROMPT = "it was a dark and stormy night in the harbour of the old town, and "
 
@@ -122,3 +123,14 @@ def test_the_live_view_holds_no_text(keyed: Keyed) -> None:
     assert not any(word in seen.text for word in ("seventh", "stormy", "harbour"))
     ids = keyed.post("/tokenize", {"prompt": PROMPT}, headers=keyed.as_(keyed.root)).json()
     assert str(ids["tokens"][:6])[1:-1].replace(" ", "") not in seen.text
+
+
+def test_a_response_shares_no_prefix_with_others(keyed: Keyed) -> None:
+    prompt = "the quick brown fox jumps over the lazy dog, again and again, until it is night"
+    counts = []
+    for key in (keyed.alice, keyed.alice, keyed.bob):
+        body = {"input": prompt, "max_output_tokens": 1}
+        usage = keyed.post(ROUTE, body, headers=keyed.as_(key)).json()["usage"]
+        counts.append(usage["input_tokens_details"]["cached_tokens"])
+    assert max(counts[0], counts[2]) < 20, "what all conversations begin with"
+    assert counts[1] > 60

@@ -191,6 +191,8 @@ class ResponsesBody(Body):
         given = {name: getattr(self, name) for name in _SAME}
         values = {name: value for name, value in given.items() if value is not None}
         values |= {"messages": [*head, *messages], "rid": rid}
+        if self.background:  # who asks for it meanwhile sees how far it is
+            values["stream"] = True
         if self.max_output_tokens is not None:
             values["max_completion_tokens"] = self.max_output_tokens
         if self.logprobs:

@@ -66,11 +66,12 @@ async def create_response(request: Request) -> Response:
     body.check()
     with response_names():
         turn = await _turn(request, body)
-        if body.background:
-            run = _run(turn, frontend.run([turn.job], owner), state.responses, streams=body.stream)
-            return _followed(run, -1) if body.stream else JsonResponse(run.response)
-        if body.stream:
-            events = _events(turn, frontend.run([turn.job], owner), state.responses)
+        if body.background or body.stream:
+            deltas = _renamed(frontend.run([turn.job], owner))
+            if body.background:
+                run = _run(turn, deltas, state.responses, streams=body.stream)
+                return _followed(run, -1) if body.stream else JsonResponse(run.response)
+            events = _events(turn, deltas, state.responses)
             return EventStream(events, done=b"", failed=lambda error: _failed(turn.reply, error))
         work = frontend.collect([turn.job], owner)
         (delta,) = await while_connected(request.receive, work)
@@ -218,6 +219,14 @@ def _run(
 ) -> Run:
     assert turn.entry is not None, "a response in the background is kept"
     return Run(turn.reply, deltas, store, turn.entry, turn.own, streams=streams)
+
+
+async def _renamed(deltas: AsyncGenerator[Delta, None]) -> AsyncGenerator[Delta, None]:
+    """``deltas``, whose errors name fields as they are called here."""
+    with response_names():
+        async with aclosing(deltas):
+            async for delta in deltas:
+                yield delta
 
 
 async def _events(
