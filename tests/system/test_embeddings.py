@@ -51,6 +51,16 @@ def test_the_openai_client(embedder: ServerProcess, expected: np.ndarray, encodi
     np.testing.assert_allclose(np.array(vectors), expected, atol=TOLERANCE, rtol=0)
 
 
+def test_ollamas_routes(embedder: ServerProcess, expected: np.ndarray) -> None:
+    body = {"model": "any", "input": TEXTS}
+    reply = httpx.post(f"{embedder.url}/api/embed", json=body).json()
+    np.testing.assert_allclose(np.array(reply["embeddings"]), expected, atol=TOLERANCE, rtol=0)
+    long = {"model": "any", "input": "word " * 400}
+    assert httpx.post(f"{embedder.url}/api/embed", json=long).json()["prompt_eval_count"] <= 512
+    refused = httpx.post(f"{embedder.url}/api/embed", json={**long, "truncate": False})
+    assert (refused.status_code, list(refused.json())) == (400, ["error"])
+
+
 def test_usage_ids_and_dimensions(embedder: ServerProcess, expected: np.ndarray) -> None:
     client = embedder.openai
     body = {"prompt": TEXTS[0]}

@@ -163,6 +163,23 @@ def test_calls_can_be_forced(service: Service) -> None:
     assert service.engine.requests[-1].grammar is not None
 
 
+@pytest.mark.parametrize("route", ["/api/chat", "/v1/messages"])
+def test_code_in_calls_is_data(route: str, service: Service) -> None:
+    """Case T7: nothing that a model writes as a call is evaluated."""
+    code = "__import__('os').abort()"
+    call = f'<tool_call>{{"name": "lookup", "arguments": {{"place": "{code}"}}}}</tool_call>'
+    broken = f'<tool_call>{{"name": "lookup", "arguments": {code}}}</tool_call>'
+    tools: list[Any] = TOOLS
+    if route == "/v1/messages":
+        tools = [{"name": "lookup", "input_schema": {"type": "object"}}]
+    body = {"model": "m", "messages": HI, "tools": tools, "stream": False}
+    body |= {"max_tokens": 200} if route == "/v1/messages" else {}
+    for said in (call, broken, code, f"[lookup(place={code})]"):
+        service.engine.script = lambda request, said=said: said.encode()
+        reply = service.post(route, **body)
+        assert (reply.status_code, code in reply.text) == (200, True), reply.text
+
+
 def test_a_conversation_with_results_goes_on(client: Any, service: Service) -> None:
     calls = [
         {"function": {"name": "lookup", "arguments": {"place": place}}} for place in ("Oslo", "Rom")
