@@ -35,6 +35,8 @@ tokens, beyond windows and original contexts (`tests/parity/test_families.py`), 
 prefixes (`tests/parity/test_prefix_cache.py`). In bfloat16 the error may be a quarter above that of
 transformers. A family without a case fails CI.
 
+Of models that see as well (`ForConditionalGeneration`) the text is served; images are refused.
+
 Where transformers lets the length of a sequence decide how a rope turns (dynamic, longrope), the
 served context length decides it here for all: keys are stored turned, and shared.
 

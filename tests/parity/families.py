@@ -156,6 +156,11 @@ FAMILIES = [
     }),
     Family("mistral-full", "MistralForCausalLM", {"sliding_window": None}),
     Family("mistral-windowed", "MistralForCausalLM", {"sliding_window": 20}),
+    Family("mistral-with-vision", "Mistral3ForConditionalGeneration", {
+        "text_config": {**_TINY, "model_type": "mistral", "sliding_window": 20},
+        "vision_config": {**_VISION, "model_type": "pixtral", "head_dim": 8},
+        "tie_word_embeddings": False,
+    }),
     Family("llama4", "Llama4ForCausalLM", _LLAMA4),
     Family("llama4-two-experts-unnormed", "Llama4ForCausalLM", {
         **_LLAMA4, "num_experts_per_tok": 2, "use_qk_norm": False, "attention_bias": True,
@@ -179,6 +184,10 @@ FAMILIES = [
     Family("gemma3-capped", "Gemma3ForCausalLM", {
         **_GEMMA, "num_hidden_layers": 2, "sliding_window_pattern": 2,
         "final_logit_softcapping": 3.0,
+    }),
+    Family("gemma3-with-vision", "Gemma3ForConditionalGeneration", {
+        "text_config": {**_TINY, **_GEMMA, "layer_types": _MIXED[:3], "query_pre_attn_scalar": 32},
+        "vision_config": _VISION,
     }),
     Family("gemma", "GemmaForCausalLM", {"head_dim": 32}),
     Family("phi3", "Phi3ForCausalLM", {"sliding_window": 20}),

@@ -26,6 +26,7 @@ ARCHITECTURES = {
     "MistralForCausalLM": MODEL_ARCH.LLAMA,
     "MixtralForCausalLM": MODEL_ARCH.LLAMA,
     "InternLM3ForCausalLM": MODEL_ARCH.LLAMA,
+    "Mistral3ForConditionalGeneration": MODEL_ARCH.LLAMA,
     "Llama4ForCausalLM": MODEL_ARCH.LLAMA4,
     "Llama4ForConditionalGeneration": MODEL_ARCH.LLAMA4,
     "Qwen2ForCausalLM": MODEL_ARCH.QWEN2,
@@ -35,6 +36,7 @@ ARCHITECTURES = {
     "GemmaForCausalLM": MODEL_ARCH.GEMMA,
     "Gemma2ForCausalLM": MODEL_ARCH.GEMMA2,
     "Gemma3ForCausalLM": MODEL_ARCH.GEMMA3,
+    "Gemma3ForConditionalGeneration": MODEL_ARCH.GEMMA3,
     "Phi3ForCausalLM": MODEL_ARCH.PHI3,
     "GraniteForCausalLM": MODEL_ARCH.GRANITE,
     "Olmo2ForCausalLM": MODEL_ARCH.OLMO2,
@@ -157,7 +159,7 @@ def _metadata(config: dict[str, Any], arch: MODEL_ARCH, architecture: str) -> di
     if arch in _GATING:
         sigmoid = architecture == "DeepseekV3ForCausalLM" or _GATING[arch] == 2
         values[Keys.LLM.EXPERT_GATING_FUNC] = 2 if sigmoid else 1
-    if architecture in ("Gemma3ForCausalLM", "Olmo3ForCausalLM"):
+    if architecture.startswith(("Gemma3", "Olmo3")):
         flags = [kind == "sliding_attention" for kind in config["layer_types"]]
         values[Keys.Attention.SLIDING_WINDOW_PATTERN] = flags
     heads = config.get("num_attention_heads") or config["n_head"]
@@ -222,7 +224,7 @@ def _converted(
     experts: dict[str, dict[int, np.ndarray]] = defaultdict(dict)
     for name, array in tensors.items():
         name = name.removeprefix("language_model.")
-        if name.startswith(("vision_model", "multi_modal")):
+        if name.startswith(("vision_", "multi_modal")):
             continue
         if match := re.fullmatch(r"(.+\.experts)\.(\d+)\.(\w+)\.weight", name):
             experts[f"{match[1]}.{match[3]}.weight"][int(match[2])] = array

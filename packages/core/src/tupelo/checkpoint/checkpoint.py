@@ -103,11 +103,9 @@ class Checkpoint:
         Raises:
             ConfigError: an unknown dtype.
         """
-        tied = self.config.tie_word_embeddings
+        tied, head = self.config.tie_word_embeddings, f"{self.config.layout.head}.weight"
         num_elements = sum(
-            info.num_elements
-            for name, info in self.tensors.items()
-            if not (tied and name == "lm_head.weight")
+            info.num_elements for name, info in self.tensors.items() if not (tied and name == head)
         )
         return num_elements * dtype_bytes(dtype)
 

@@ -159,8 +159,8 @@ def parse_hf_config(config: Mapping[str, Any], *, where: str = "config.json") ->
 
 
 def _text_alone(config: Mapping[str, Any], text: Fields) -> dict[str, Any]:
-    """What ``text`` says, and beside it what the whole says of a type or of quantisation."""
-    whole = ("dtype", "torch_dtype", "quantization_config")
+    """What ``text`` says, and where it is silent what the whole says of a few things."""
+    whole = ("dtype", "torch_dtype", "quantization_config", "eos_token_id")
     return {**text.values, **{k: config[k] for k in whole if k in config and k not in text}}
 
 

@@ -35,6 +35,7 @@ ENTRY_POINT_GROUP: Final = "tupelo.models"
 FAMILIES: Final[dict[str, str]] = {
     "LlamaForCausalLM": "llama:LLAMA",
     "MistralForCausalLM": "llama:MISTRAL",
+    "Mistral3ForConditionalGeneration": "llama:MISTRAL3",
     "Llama4ForCausalLM": "llama4:LLAMA4",
     "Llama4ForConditionalGeneration": "llama4:LLAMA4_WITH_VISION",
     "Qwen2ForCausalLM": "qwen:QWEN2",
@@ -42,6 +43,7 @@ FAMILIES: Final[dict[str, str]] = {
     "GemmaForCausalLM": "gemma:GEMMA",
     "Gemma2ForCausalLM": "gemma:GEMMA2",
     "Gemma3ForCausalLM": "gemma:GEMMA3",
+    "Gemma3ForConditionalGeneration": "gemma:GEMMA3_WITH_VISION",
     "Phi3ForCausalLM": "phi3:PHI3",
     "GraniteForCausalLM": "granite:GRANITE",
     "Olmo2ForCausalLM": "olmo2:OLMO2",

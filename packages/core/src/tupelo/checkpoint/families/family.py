@@ -4,11 +4,12 @@ Imports no torch: ``plan``, ``doctor`` and the tokenizer read configurations too
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from tupelo.checkpoint.fields import Fields, shown
 from tupelo.checkpoint.gguf_form import GGUFForm
+from tupelo.checkpoint.layout import LLAMA
 from tupelo.checkpoint.pooling import HeadLayer
 from tupelo.errors import UnsupportedModel
 
@@ -71,6 +72,22 @@ class Family:
 
 COMMON: Final = {"hidden_act": "silu", "rms_norm_eps": 1e-6, "tie_word_embeddings": False}
 """Defaults that most classes of transformers share."""
+
+
+_VISION: Final = ("vision_tower.", "vision_model.", "multi_modal_projector.")
+
+
+def with_vision(family: Family, model_type: str) -> Family:
+    """The family of models that see as well and whose text is a ``family``; it alone is served."""
+
+    def refine(fields: Fields, base: "ModelConfig") -> dict[str, Any]:
+        changes = family.refine(fields, base)
+        layout, root = changes.get("layout", LLAMA), "language_model."
+        names = ("prefix", "embedding", "layers", "norm", "head")
+        below = {name: root + getattr(layout, name) for name in names}
+        return {**changes, "layout": replace(layout, beside=_VISION, **below)}
+
+    return replace(family, model_type=model_type, refine=refine, section="text_config")
 
 
 def layer_windows(fields: Fields, num_layers: int, default: Callable[[int], bool]) -> list[bool]:

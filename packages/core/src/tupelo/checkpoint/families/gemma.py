@@ -1,4 +1,4 @@
-"""Gemma 1, 2 and 3 (text): a norm multiplies by ``1 + weight``, embeddings are scaled.
+"""Gemma 1, 2 and 3, the text of it: a norm multiplies by ``1 + weight``, embeddings are scaled.
 
 Gemma 2 and 3 norm blocks on both sides and mix windowed with full layers; Gemma 2 soft-caps scores
 and logits, Gemma 3 has norms per head and a rope for each kind of layer.
@@ -8,7 +8,7 @@ Source: Gemma Team, "Gemma", "Gemma 2" and "Gemma 3 Technical Report", 2024 and 
 
 from typing import TYPE_CHECKING, Any, Final
 
-from tupelo.checkpoint.families.family import Family, layer_windows
+from tupelo.checkpoint.families.family import Family, layer_windows, with_vision
 from tupelo.checkpoint.families.gemma_gguf import GEMMA2_GGUF, GEMMA3_GGUF, GEMMA_GGUF
 from tupelo.checkpoint.fields import Fields
 from tupelo.checkpoint.layout import SANDWICH
@@ -142,3 +142,4 @@ GEMMA3: Final = Family(
     refine=_gemma3,
     nested_ropes=True,
 )
+GEMMA3_WITH_VISION: Final = with_vision(GEMMA3, "gemma3")

@@ -1,11 +1,12 @@
-"""Llama 2 and 3, SmolLM2, and Mistral, whose window is in its configuration.
+"""Llama 2 and 3, SmolLM2, and Mistral, whose window is in its configuration; of Mistral Small 3.1
+and 3.2, which see, the text.
 
 Source: Touvron et al., "LLaMA", 2023; Jiang et al., "Mistral 7B", 2023.
 """
 
 from typing import TYPE_CHECKING, Any, Final
 
-from tupelo.checkpoint.families.family import COMMON, Family
+from tupelo.checkpoint.families.family import COMMON, Family, with_vision
 from tupelo.checkpoint.fields import Fields
 from tupelo.checkpoint.gguf import GGUFHeader
 from tupelo.checkpoint.gguf_form import GGUFForm
@@ -65,3 +66,4 @@ MISTRAL: Final = Family(
     },
     refine=_mistral,
 )
+MISTRAL3: Final = with_vision(MISTRAL, "mistral3")

@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 from tupelo.checkpoint.experts import ExpertConfig
-from tupelo.checkpoint.families.family import COMMON, Family
+from tupelo.checkpoint.families.family import COMMON, Family, with_vision
 from tupelo.checkpoint.families.llama import IDS
 from tupelo.checkpoint.fields import Fields, shown
 from tupelo.checkpoint.gguf import GGUFHeader
@@ -33,15 +33,6 @@ _LAYOUT: Final = replace(
     stacked_router="feed_forward.router",
     stacked_experts="feed_forward.experts",
     shared="feed_forward.shared_expert",
-)
-_WITH_VISION: Final = replace(
-    _LAYOUT,
-    prefix="language_model.model.",
-    embedding="language_model.model.embed_tokens",
-    layers="language_model.model.layers",
-    norm="language_model.model.norm",
-    head="language_model.lm_head",
-    beside=("vision_model.", "multi_modal_projector."),
 )
 
 
@@ -68,10 +59,6 @@ def _llama4(fields: Fields, base: "ModelConfig") -> dict[str, Any]:
         "layout": _LAYOUT,
         "experts": _experts(fields, base),
     }
-
-
-def _with_vision(fields: Fields, base: "ModelConfig") -> dict[str, Any]:
-    return {**_llama4(fields, base), "layout": _WITH_VISION}
 
 
 def _flags(fields: Fields, num_layers: int) -> list[bool]:
@@ -169,13 +156,10 @@ def _gguf(_: GGUFHeader, fields: Fields) -> dict[str, Any]:
     }
 
 
-_GGUF: Final = GGUFForm(architecture="llama4", config=_gguf)
-
-LLAMA4: Final = Family(model_type="llama4_text", defaults=_DEFAULTS, refine=_llama4, gguf=_GGUF)
-LLAMA4_WITH_VISION: Final = Family(
-    model_type="llama4",
+LLAMA4: Final = Family(
+    model_type="llama4_text",
     defaults=_DEFAULTS,
-    refine=_with_vision,
-    section="text_config",
-    gguf=_GGUF,
+    refine=_llama4,
+    gguf=GGUFForm(architecture="llama4", config=_gguf),
 )
+LLAMA4_WITH_VISION: Final = with_vision(LLAMA4, "llama4")
