@@ -1,5 +1,8 @@
 """Language programs on the demo model: on a server and on an engine in this process, alike."""
 
+import re
+import runpy
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -188,3 +191,31 @@ def test_no_server_is_an_error_of_its_own() -> None:
     state = hello.run(backend=Runtime(endpoint="http://127.0.0.1:9"))
     with pytest.raises(tp.TupeloError, match="cannot be reached"):
         state["more"]
+
+
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples" / "lang"
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("chat", r"Paris.*\n.*Rome"),
+        ("extract", r"Ann.* is 31, and .*married"),
+        ("choose", r"France: Paris \(Rome -.*\nItaly: Rome .*\nGermany: Berlin "),
+        ("branches", r"- Sleep: you should.*\n- Food: you should.*\n- Sport: you should"),
+        ("batch", r"Ann is 20; next year 21\nBob is 30; next year 31\nCleo is 40; next year 41"),
+    ],
+)
+def test_examples(
+    name: str,
+    shown: str,
+    server: ServerProcess,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(sys, "argv", [name, "--endpoint", server.url])
+    try:
+        runpy.run_path(str(EXAMPLES / f"{name}.py"), run_name="__main__")
+    finally:
+        tp.set_default_backend(None)
+    assert re.search(shown, capsys.readouterr().out)

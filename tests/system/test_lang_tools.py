@@ -1,16 +1,22 @@
-"""Tools of language programs, and servers that programs start: one of them, and an engine."""
+"""Language programs on a server that they start, on services, and what they do with tools."""
 
+import dataclasses
 import json
+import re
+import runpy
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
+import openai
 import psutil
 import pytest
+from tests.system.test_lang import EXAMPLES
 from tests.system.test_tools import TEMPLATE as TEMPLATE_FILE
 
 import tupelo as tp
-from tupelo.errors import EngineUnavailable, ProgramError
+from tupelo.errors import EngineUnavailable, ProgramError, RequestError
 from tupelo.lang import EngineBackend, Runtime
 
 
@@ -107,3 +113,103 @@ def test_a_model_without_a_template_for_tools_is_refused(engine: EngineBackend) 
 def test_a_server_that_cannot_start_says_why(tmp_path: Path) -> None:
     with pytest.raises(EngineUnavailable, match=r"(?s)server ended with .*nowhere"):
         Runtime(model_path=tmp_path / "nowhere", start_limit_s=60)
+
+
+class StandIn:
+    """As much of LiteLLM as the backend uses: its ``completion``, which speaks OpenAI's API."""
+
+    def completion(self, *, api_base: str, stream: bool = False, **body: Any) -> Any:
+        client = openai.OpenAI(base_url=api_base, api_key="none", max_retries=0)
+        return client.chat.completions.create(stream=stream, **body)
+
+
+@pytest.fixture(params=["openai", "anthropic", "litellm"])
+def service(
+    request: pytest.FixtureRequest, started: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Any]:
+    """The server, reached as services are."""
+    url = started.endpoint
+    if request.param == "openai":
+        backend: Any = tp.OpenAI("demo", "none", f"{url}/v1", max_tokens_name="max_tokens")
+    elif request.param == "anthropic":
+        backend = tp.Anthropic("demo", "none", url)
+    else:
+        monkeypatch.setitem(sys.modules, "litellm", StandIn())
+        backend = tp.LiteLLM("demo", api_base=f"{url}/v1")
+    yield backend
+    backend.close()
+
+
+@dataclasses.dataclass
+class City:
+    """What a program asks for."""
+
+    name: Literal["Paris", "Rome"]
+    large: bool
+
+
+def test_services_give_what_the_server_gives(service: Any, started: Runtime) -> None:
+    """A conversation on the service's API is what it is on the server's own."""
+
+    def stop_timer(minutes: int = 0) -> str:
+        """Stop the kitchen timer."""
+        return f"stopped after {minutes}"
+
+    @tp.function
+    def talk(s: Any) -> None:
+        s += tp.system("You answer in one short sentence.")
+        s += tp.user("What is the capital of France?")
+        s += tp.assistant(tp.gen("said", max_tokens=24, stop=["\n"]))
+        s += tp.user("As JSON, please.")
+        s += tp.assistant(tp.gen("city", json_schema=City, max_tokens=40))
+        s += tp.user("Stop the timer.")
+        tools = [stop_timer]
+        s += tp.assistant(tp.gen("timer", tools=tools, tool_choice="stop_timer", max_tokens=40))
+
+    state, own = (talk.run(backend=backend, temperature=0) for backend in (service, started))
+    assert state.error() is None
+    assert "Paris" in state["said"]
+    assert (state["said"], state["city"], state["timer"]) == (
+        own["said"],
+        own["city"],
+        own["timer"],
+    )
+    assert isinstance(state["city"], City)
+    (call,) = state.get_meta_info("timer")["tool_calls"]
+    assert call["result"].startswith("stopped after")
+    streamed = talk.run(backend=service, stream=True, temperature=0)
+    pieces = list(streamed.text_iter("said"))
+    assert len(pieces) > 3
+    assert "".join(pieces) == state["said"]
+    meta = streamed.get_meta_info("said")
+    assert meta["finish_reason"]["type"] in ("stop", "end_turn", "stop_sequence")
+    assert meta["completion_tokens"] > 3
+    streamed.sync()
+
+
+def test_errors_of_services_are_in_the_state(service: Any) -> None:
+    @tp.function
+    def wrong(s: Any) -> None:
+        s += tp.user("Hello") + tp.assistant(tp.gen("x", temperature=-4.0))
+
+    for stream in (False, True):
+        state = wrong.run(backend=service, stream=stream)
+        with pytest.raises(RequestError, match="temperature"):
+            state["x"]
+
+
+def test_a_library_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "litellm", None)
+    with pytest.raises(ProgramError, match="pip install litellm"):
+        tp.LiteLLM("openai/x")
+
+
+def test_the_example_of_tools(
+    started: Runtime, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["tools", "--endpoint", started.endpoint])
+    try:
+        runpy.run_path(str(EXAMPLES / "tools.py"), run_name="__main__")
+    finally:
+        tp.set_default_backend(None)
+    assert re.search(r'get_weather\(\{"city": ".*\) -> .*degrees.*\n.+', capsys.readouterr().out)

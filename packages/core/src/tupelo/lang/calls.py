@@ -85,7 +85,7 @@ def _stream(call: Call, sampling: Sampling, feeds: Sequence[Feed]) -> Done:
     for piece in call.backend.complete_stream(call.prompt, sampling):
         said, thought = splitter.push(piece.text)
         text, thoughts = text + said, thoughts + thought + piece.reasoning
-        meta = piece.meta or meta
+        meta |= piece.meta
         _put(feeds, said, thought + piece.reasoning)
     said, thought = splitter.finish()
     text, thoughts = text + said, thoughts + thought

@@ -1,8 +1,9 @@
 """JSON over HTTP, for backends in other processes."""
 
 import json
+import threading
+import weakref
 from collections.abc import Iterator, Mapping
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -37,6 +38,8 @@ class Http:
         self._headers = dict(headers or {})
         self._verify = verify
         self._timeout_s = timeout_s
+        self._lock = threading.Lock()
+        self._made: httpx.Client | None = None
 
     def get(self, path: str) -> Any:
         """What a GET answers, parsed."""
@@ -78,22 +81,29 @@ class Http:
             raise self._unreachable(error) from error
 
     def close(self) -> None:
-        """Close the connections."""
-        if "_client" in self.__dict__:
-            self._client.close()
+        """Close the connections; a later call opens new ones."""
+        with self._lock:
+            if self._made is not None:
+                self._made.close()
+                self._made = None
 
-    @cached_property
+    @property
     def _client(self) -> "httpx.Client":
+        """The pool, made when it is first needed and closed when nobody has this any more."""
         import httpx
 
-        return httpx.Client(
-            base_url=self.base_url,
-            headers=self._headers,
-            verify=self._verify,
-            timeout=httpx.Timeout(self._timeout_s, connect=_CONNECT_S),
-            limits=httpx.Limits(max_connections=None, max_keepalive_connections=256),
-            trust_env=urlsplit(self.base_url).hostname not in _LOOPBACK,
-        )
+        with self._lock:
+            if self._made is None:
+                self._made = httpx.Client(
+                    base_url=self.base_url,
+                    headers=self._headers,
+                    verify=self._verify,
+                    timeout=httpx.Timeout(self._timeout_s, connect=_CONNECT_S),
+                    limits=httpx.Limits(max_connections=None, max_keepalive_connections=256),
+                    trust_env=urlsplit(self.base_url).hostname not in _LOOPBACK,
+                )
+                weakref.finalize(self, self._made.close)
+            return self._made
 
     def _ask(self, method: str, path: str, body: Mapping[str, Any] | None) -> Any:
         import httpx

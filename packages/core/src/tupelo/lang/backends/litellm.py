@@ -22,10 +22,12 @@ class LiteLLM(OpenAI):
         super().__init__(model, max_tokens_name="max_tokens")
         try:
             import litellm
+            import openai  # what the library's errors stem from
         except ImportError:
             raise ProgramError("LiteLLM() needs the library: pip install litellm") from None
         self.name = f"LiteLLM({model!r})"
         self._library: Any = litellm
+        self._failed: type[Exception] = openai.OpenAIError
         self._options = options
 
     def _ask(self, body: dict[str, Any]) -> dict[str, Any]:
@@ -38,5 +40,5 @@ class LiteLLM(OpenAI):
     def _complete(self, body: dict[str, Any]) -> Any:
         try:
             return self._library.completion(**body, **self._options)
-        except self._library.exceptions.OpenAIError as error:
+        except self._failed as error:
             raise RequestError(f"{self.name}: {error}") from error

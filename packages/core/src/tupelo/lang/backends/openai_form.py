@@ -35,10 +35,12 @@ def meta_of(reply: Mapping[str, Any], choice: Mapping[str, Any]) -> dict[str, An
     """What is known of a choice, under the native names."""
     usage = reply.get("usage") or {}
     own = choice.get("meta_info") or {}
-    return {
+    reason = choice.get("finish_reason")
+    found = {
         "id": reply.get("id"),
-        "finish_reason": {"type": choice.get("finish_reason")},
+        "finish_reason": {"type": reason} if reason else None,
         "prompt_tokens": usage.get("prompt_tokens"),
         "completion_tokens": usage.get("completion_tokens"),
         **own,
     }
+    return {name: value for name, value in found.items() if value is not None}
