@@ -1,8 +1,7 @@
 #!/usr/bin/env bash
 # The playground. `build` builds it from packages/server/web into the server's package (node 20 or newer);
 # without an argument it does so, demands that the committed files come out byte for byte, and runs the
-# tests in a headless Chromium (CHROMIUM names one) against the demo model. TUPELO_SCREENSHOTS=1 writes
-# the pictures of docs/images anew.
+# tests in a headless Chromium (CHROMIUM names one) against the demo model; further arguments go to pytest.
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 cd "$root"
@@ -22,4 +21,5 @@ if [ "${1:-}" = build ]; then
 fi
 python3 ci/web_digest.py --check
 bash ci/setup.sh dev
+"${TUPELO_VENV:-$PWD/.venv}/bin/python" -m pip install --quiet 'playwright>=1.49'
 "${TUPELO_VENV:-$PWD/.venv}/bin/python" -m pytest -m long --timeout 900 tests/web "$@"

@@ -1,6 +1,16 @@
 """``tupelo chat`` over a scripted engine."""
 
 import io
+import json
+import os
+import pty
+import re
+import select
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from tests.unit.server.conftest import Service, Start
@@ -51,8 +61,8 @@ def test_stopping_early_keeps_what_was_said(service: Service) -> None:
     talk = Conversation(service.url, "")
     pieces = talk.ask("Hi")
     said = next(pieces)
-    pieces.close()  # type: ignore[attr-defined]
-    assert talk.messages[-1] == {"role": "assistant", "content": said}
+    pieces.close()
+    assert talk.messages[-1] == {"role": "assistant", "content": said.text}
     talk.close()
 
 
@@ -63,3 +73,140 @@ def test_a_failed_turn_is_forgotten(service: Service) -> None:
         list(talk.ask("Hi"))
     assert talk.messages == []
     talk.close()
+
+
+def test_commands_shape_what_is_sent(
+    service: Service,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+) -> None:
+    typed = [
+        "/set temperature 0.25",
+        "/set max_tokens 5",
+        "/system Be brief.",
+        '"""one',
+        'two"""',
+        "/set max_tokens",
+        "//etc",
+        "/retry",
+        "/undo",
+        f"/save {tmp_path / 'talk.json'}",
+        "/clear",
+        f"/load {tmp_path / 'talk.json'}",
+        "again",
+        f"/save {tmp_path / 'talk.txt'}",
+        "/help",
+        "/quit",
+        "never sent",
+    ]
+    assert chat(service.url, "\n".join(typed), monkeypatch) == 0
+    sent = service.engine.requests
+    prompts = [service.engine.tokenizer.decode(r.input_ids, skip_special_tokens=True) for r in sent]
+    first = "<system>Be brief.<user>one\ntwo<assistant>"
+    assert prompts == [
+        first,
+        f"{first}Hello<user>/etc<assistant>",
+        f"{first}Hello<user>/etc<assistant>",
+        f"{first}Hello<user>again<assistant>",
+    ]
+    assert {r.params.temperature for r in sent} == {0.25}
+    assert sent[0].params.max_new_tokens == 5
+    assert sent[1].params.max_new_tokens != 5
+    messages = json.loads((tmp_path / "talk.json").read_text())["messages"]
+    assert [m["role"] for m in messages] == ["system", "user", "assistant"]
+    assert "user:\nagain\n" in (tmp_path / "talk.txt").read_text()
+    shown = capsys.readouterr()
+    assert shown.out.count("Hello") == 4
+    assert "/save FILE" in shown.err
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["/nothing", "/set colour 3", "/set temperature hot", "/save", "/load nowhere", "/retry"],
+)
+def test_a_wrong_command_in_a_pipe_ends_it(
+    service: Service, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], line: str
+) -> None:
+    assert chat(service.url, f"{line}\nHi\n", monkeypatch) == 2
+    assert line.split()[0] in capsys.readouterr().err
+    assert service.engine.requests == []
+
+
+class Terminal:
+    """``tupelo chat`` on a terminal of its own."""
+
+    def __init__(self, *flags: str) -> None:
+        self._master, slave = pty.openpty()
+        environment = {**os.environ, "TERM": "xterm", "PROMPT_TOOLKIT_NO_CPR": "1"}
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "tupelo", "chat", *flags],
+            stdin=slave,
+            stdout=slave,
+            stderr=slave,
+            env=environment,
+            preexec_fn=lambda: os.login_tty(slave),
+        )
+        os.close(slave)
+        self.shown = ""
+
+    def type(self, text: str) -> None:
+        os.write(self._master, text.encode())
+
+    def wait_for(self, text: str) -> None:
+        """Until ``text`` has been shown since the last wait."""
+        deadline = time.monotonic() + 60
+        while text not in self.shown:
+            assert time.monotonic() < deadline, self.shown
+            if select.select([self._master], [], [], 0.2)[0]:
+                self.shown += os.read(self._master, 65536).decode(errors="replace")
+        self.shown = self.shown.partition(text)[2]
+
+    def end(self) -> int:
+        code = self._process.wait(20)
+        os.close(self._master)
+        return code
+
+    def stop(self) -> None:
+        if self._process.poll() is None:
+            self._process.kill()
+            self._process.wait()
+
+
+@pytest.fixture
+def terminal(service: Service, tmp_path: Path) -> Iterator[Terminal]:
+    flags = ["--url", service.url, "--history", str(tmp_path / "state" / "history")]
+    running = Terminal(*flags)
+    yield running
+    running.stop()
+
+
+def test_a_terminal_streams_interrupts_and_remembers(
+    terminal: Terminal, service: Service, tmp_path: Path
+) -> None:
+    service.engine.script = lambda request: b"abcdefgh" * 40
+    service.engine.delay_s = 0.02
+    terminal.wait_for(">")
+    terminal.type("/nothing\r")
+    terminal.wait_for("no command /nothing")
+    terminal.type("Hi\r")
+    terminal.wait_for("abcdefgh")
+    terminal.type("\x03")
+    terminal.wait_for("(stopped")
+    terminal.wait_for(">")
+    service.engine.script = lambda request: b"Done."
+    terminal.type("one\x1b\rtwo\r")
+    terminal.wait_for("Done.")
+    terminal.wait_for(">")
+    terminal.type("\x03")
+    terminal.wait_for("leaves")
+    terminal.type("\x04")
+    assert terminal.end() == 0
+    assert len(service.engine.aborted) == 1
+    last = service.engine.tokenizer.decode(
+        service.engine.requests[-1].input_ids, skip_special_tokens=True
+    )
+    assert re.fullmatch(r"<user>Hi<assistant>abcdefgh[a-h]*<user>one\ntwo<assistant>", last)
+    history = tmp_path / "state" / "history"
+    assert "+Hi" in history.read_text()
+    assert history.stat().st_mode & 0o077 == 0

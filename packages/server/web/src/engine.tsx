@@ -55,7 +55,7 @@ export function Engine({ refused }: { refused: (error: ApiError) => void }) {
     <div class="engine">
       <div class="engine-head">
         <p class="hint">{problem || (paused ? "Paused." : "Live, twice a second.")}</p>
-        <button type="button" class="quiet" aria-pressed={paused} onClick={() => setPaused(!paused)}>
+        <button type="button" class="quiet" onClick={() => setPaused(!paused)}>
           {paused ? "Go on" : "Pause"}
         </button>
       </div>
@@ -140,9 +140,8 @@ function Pages({ pages, pageSize }: { pages: Live["pages"]; pageSize: number }) 
         <i class="fresh" style={{ width: share(pages.cached) }} />
       </div>
       <p class="tree-text">
-        {pages.owned.toLocaleString("en")} pages belong to requests,{" "}
-        {pages.cached.toLocaleString("en")} to the cache, {pages.free.toLocaleString("en")} are free;{" "}
-        {pageSize} tokens a page
+        Pages: {pages.owned.toLocaleString("en")} with requests, {pages.cached.toLocaleString("en")}{" "}
+        in the cache, {pages.free.toLocaleString("en")} free; {pageSize} tokens each
       </p>
     </div>
   );

@@ -35,7 +35,7 @@ export function TokenView({ tokens }: { tokens: ScoredToken[] }) {
       <div class="alternatives" aria-live="polite">
         {token ? (
           <>
-            <div class="alternative head">
+            <div class="alternative said-token">
               <span class="what">{shown(token.token)}</span>
               <span>{percent(token.logprob)}</span>
             </div>

@@ -3,15 +3,15 @@
 import contextlib
 import sys
 from argparse import ArgumentParser, Namespace
-from collections.abc import Iterator
-from typing import Any
+from pathlib import Path
 
 from tupelo.commands import Command
 from tupelo.commands.options import add_model, add_options, from_args
 from tupelo.config import EngineConfig
+from tupelo.errors import ConfigError
 from tupelo_server.config import client_key
 
-HELP = "/clear forgets the conversation, /exit leaves, Ctrl-C stops a reply"
+HISTORY = "~/.local/state/tupelo/chat-history"
 
 
 def _configure(parser: ArgumentParser) -> None:
@@ -23,14 +23,28 @@ def _configure(parser: ArgumentParser) -> None:
     parser.add_argument("--system", default="", help="instructions for the model")
     parser.add_argument("--max-tokens", type=int, help="tokens of a reply at most")
     parser.add_argument("--temperature", type=float, help="0 takes the likeliest token each time")
+    parser.add_argument(
+        "--history",
+        default=HISTORY,
+        metavar="FILE",
+        help=f"keeps what is typed at a terminal; '' keeps nothing (default: {HISTORY})",
+    )
     add_options(parser, EngineConfig)
 
 
 def _run(args: Namespace) -> int:
+    from tupelo_server.repl import Lines, PipedLines, Repl, TypedLines
     from tupelo_server.terminal import Conversation, running_server
 
     key = client_key(args.api_key)
     options = {"max_tokens": args.max_tokens, "temperature": args.temperature}
+    lines: Lines = PipedLines(sys.stdin)
+    if sys.stdin.isatty() and sys.stdout.isatty():
+        path = Path(args.history).expanduser() if args.history else None
+        try:
+            lines = TypedLines(path)
+        except OSError as error:
+            raise ConfigError(f"--history {path}: {error.strerror}; give another file") from error
     with contextlib.ExitStack() as stack:
         url = args.url
         if not url:
@@ -39,39 +53,10 @@ def _run(args: Namespace) -> int:
         talk = stack.enter_context(
             contextlib.closing(Conversation(url, key, system=args.system, options=options))
         )
-        print(HELP, file=sys.stderr)
-        for line in _lines():
-            if line == "/clear":
-                talk.clear()
-            elif line:
-                _answer(talk, line)
+        if lines.interactive:
+            print("/help lists commands; Ctrl-C stops a reply, Ctrl-D leaves", file=sys.stderr)
+        Repl(talk, lines).run()
     return 0
-
-
-def _lines() -> Iterator[str]:
-    """What the user types, until /exit or the end of the input."""
-    with contextlib.suppress(ImportError):
-        import readline  # noqa: F401  line editing and history, where the platform has it
-    while True:
-        try:
-            line = input("> ").strip()
-        except EOFError:
-            print()
-            return
-        except KeyboardInterrupt:
-            print()
-            continue
-        if line == "/exit":
-            return
-        yield line
-
-
-def _answer(talk: Any, line: str) -> None:
-    """Print the reply as it comes; Ctrl-C stops it, and what there is of it stays."""
-    with contextlib.suppress(KeyboardInterrupt):
-        for piece in talk.ask(line):
-            print(piece, end="", flush=True)
-    print()
 
 
 COMMAND = Command("chat", "talk to a model in the terminal", _configure, _run)
