@@ -163,7 +163,7 @@ class Terminal:
         self.shown = self.shown.partition(text)[2]
 
     def end(self) -> int:
-        code = self._process.wait(20)
+        code = self._process.wait(60)
         os.close(self._master)
         return code
 
@@ -189,6 +189,7 @@ def test_a_terminal_streams_interrupts_and_remembers(
     terminal.wait_for(">")
     terminal.type("/nothing\r")
     terminal.wait_for("no command /nothing")
+    terminal.wait_for(">")
     terminal.type("Hi\r")
     terminal.wait_for("abcdefgh")
     terminal.type("\x03")
@@ -200,6 +201,7 @@ def test_a_terminal_streams_interrupts_and_remembers(
     terminal.wait_for(">")
     terminal.type("\x03")
     terminal.wait_for("leaves")
+    terminal.wait_for(">")
     terminal.type("\x04")
     assert terminal.end() == 0
     assert len(service.engine.aborted) == 1
