@@ -64,7 +64,12 @@ PLACES: dict[str, tuple[str, ...]] = {
     ),
     # The model's tokenizer is other people's data too.
     "tokenizers": (CORE + "text/*.py",),
-    "TemplateRenderer": (CORE + "text/templates.py", SERVER + "server.py", SERVER + "prompts.py"),
+    "TemplateRenderer": (
+        CORE + "text/templates.py",
+        CORE + "lang/backends/engine.py",
+        SERVER + "loader.py",
+        SERVER + "prompts.py",
+    ),
     # Modules by name: from tables of ours, or as an operator names a backend to test.
     "importlib.import_module": (
         CORE + "__init__.py",
@@ -75,7 +80,12 @@ PLACES: dict[str, tuple[str, ...]] = {
     # Libraries by path: kernels that were built on this machine; the C library itself.
     "ctypes.CDLL": (CORE + "backend/runtime.py", "packages/backend-*/*"),
     "load_weights": (CORE + "engine/*.py", CORE + "weights/*.py"),
-    "open_checkpoint": (CORE + "checkpoint/*.py", CORE + "engine/*.py", CORE + "commands/*.py"),
+    "open_checkpoint": (
+        CORE + "checkpoint/*.py",
+        CORE + "engine/*.py",
+        CORE + "commands/*.py",
+        SERVER + "loader.py",
+    ),
 }
 """Where alone a name may be used, in what we ship."""
 

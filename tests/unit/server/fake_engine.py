@@ -41,6 +41,9 @@ def byte_tokenizer() -> Tokenizer:
     return Tokenizer(backend, facts)
 
 
+LIVE_COUNTERS = ("prefill_tokens", "decode_tokens", "cached_tokens", "finished", "aborted")
+
+
 class FakeEngine:
     """Answers each request with ``script(request)`` and an end token.
 
@@ -111,11 +114,26 @@ class FakeEngine:
             return answer
         if action == "flush_cache":
             return not self.live
+        if action == "live":
+            tree = {"nodes": [], "num_nodes": 0, "hidden": 0}
+            return {
+                "now_s": 0.0,
+                "steps": [],
+                "requests": [],
+                "tree": tree,
+                "stats": self._stats() | dict.fromkeys(LIVE_COUNTERS, 0),
+            }
+        return self._stats()
+
+    def _stats(self) -> dict[str, Any]:
         return {
             "num_running": len(self.live),
             "num_waiting": 0,
             "pages_total": [64],
             "pages_owned": [len(self.live)],
+            "pages_free": [64 - len(self.live)],
+            "pages_cached": [0],
+            "pages_evicted": [0],
             "page_size": 16,
             "retractions": 0,
             "steps": 7,

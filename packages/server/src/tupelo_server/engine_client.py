@@ -11,6 +11,7 @@ import time
 from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from typing import Any, Protocol
 
 from tupelo.config import EngineConfig
@@ -105,7 +106,7 @@ class Frontend:
         former: names of models that this server had before, and this one has not.
         sessions: the conversations that are kept.
         pooler: of a model that makes embeddings, ranks or classifies; None of one that generates.
-        stats: the engine's numbers. since_s: when it became ready, in seconds since 1970.
+        stats: the engine's numbers. since: when it became ready.
     """
 
     def __init__(
@@ -132,7 +133,7 @@ class Frontend:
         self.held = False
         self.former = frozenset(former) - {self.model_name}
         self.stats = EngineStats(engine)
-        self.since_s = time.time()
+        self.since = datetime.now(UTC)
         self.sessions = Sessions(prompts.tokenizer, engine.abort, self.limits.sessions)
         self._metrics = metrics
         self._numbers = itertools.count()

@@ -8,12 +8,15 @@ from pydantic import Field
 
 from tupelo.checkpoint.roots import inside_roots, split_roots
 from tupelo.errors import ConfigError, InvalidRequest
+from tupelo.request import check_float
 from tupelo.text.detect import named_reasoning, named_tools
 from tupelo_server.loader import ModelOptions
 from tupelo_server.protocol.fields import ANY, Body, Tolerated
 
 _ENGINE_OPTIONS = ("served_model_name", "load_format", "task", "dtype", "context_length")
 """Fields of ``/load_model`` that are options of the engine."""
+
+_MAX_DRAIN_S = 86_400.0
 
 
 class PauseBody(Body):
@@ -49,7 +52,25 @@ class UpdateWeightsBody(Body):
     flush_cache: bool = True
 
 
-class LoadModelBody(Body):
+class _DrainingBody(Body):
+    """What takes the model away from requests that run."""
+
+    unsupported: ClassVar[Tolerated] = {}
+
+    drain_timeout_s: float | None = Field(default=None, strict=False)
+
+    def drain_s(self, default: float) -> float:
+        """Seconds that they may take to end.
+
+        Raises:
+            InvalidRequest: a number out of bounds.
+        """
+        if self.drain_timeout_s is None:
+            return default
+        return check_float("drain_timeout_s", self.drain_timeout_s, 0.0, _MAX_DRAIN_S)
+
+
+class LoadModelBody(_DrainingBody):
     """``/load_model``. Without ``model_path`` it is the model that the server was started for, with
     the options that this was given. With it, what is not given here is as by default, and all that
     is no field here as the server was started.
@@ -71,7 +92,6 @@ class LoadModelBody(Body):
     tool_call_parser: str = "auto"
     reasoning_parser: str = "auto"
     weight_version: str = Field(default="default", max_length=256)
-    drain_timeout_s: float | None = Field(default=None, ge=0, le=86_400, strict=False)
 
     def options(self, first: ModelOptions) -> ModelOptions:
         """What is to be loaded, on a server that was started for ``first``.
@@ -111,12 +131,10 @@ class LoadModelBody(Body):
         )
 
 
-class UnloadModelBody(Body):
+class UnloadModelBody(_DrainingBody):
     """``/unload_model``. ``drain_timeout_s``: as for ``/load_model``."""
 
     unsupported: ClassVar[Tolerated] = {}
-
-    drain_timeout_s: float | None = Field(default=None, ge=0, le=86_400, strict=False)
 
 
 class WeightVersionBody(Body):

@@ -40,7 +40,7 @@ def _card(frontend: Frontend) -> dict[str, Any]:
     return {
         "id": frontend.model_name,
         "object": "model",
-        "created": int(frontend.since_s),
+        "created": int(frontend.since.timestamp()),
         "owned_by": "tupelo",
         "root": frontend.model_name,
         "parent": None,

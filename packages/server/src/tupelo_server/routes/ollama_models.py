@@ -115,7 +115,7 @@ def _card(frontend: Frontend) -> dict[str, Any]:
     return {
         "name": frontend.model_name,
         "model": frontend.model_name,
-        "modified_at": timestamp(frontend.since_s),
+        "modified_at": timestamp(frontend.since.timestamp()),
         "size": info.memory.get("weight_bytes", 0),
         "digest": hashlib.sha256(identity).hexdigest(),
         "details": {

@@ -22,9 +22,10 @@ async def load_model(request: Request) -> Response:
     state = state_of(request)
     body = LoadModelBody.parse(await read_object(request, state.config.request_timeout_s))
     options = body.options(state.first_model)
+    drain_s = body.drain_s(state.config.shutdown_timeout_s)
     _refuse_while_stopping(state)
     try:
-        found = await state.loader.load(options, drain_s=_drain_s(state, body.drain_timeout_s))
+        found = await state.loader.load(options, drain_s=drain_s)
     except RequestError:
         raise
     except TupeloError as error:
@@ -39,7 +40,7 @@ async def unload_model(request: Request) -> Response:
     state = state_of(request)
     body = UnloadModelBody.parse(await read_object(request, state.config.request_timeout_s))
     _refuse_while_stopping(state)
-    await state.loader.unload(drain_s=_drain_s(state, body.drain_timeout_s))
+    await state.loader.unload(drain_s=body.drain_s(state.config.shutdown_timeout_s))
     return JsonResponse({"success": True, "message": "No model is served now.", "model": None})
 
 
@@ -68,10 +69,6 @@ def _refuse_while_stopping(state: ServerState) -> None:
     """
     if state.draining:
         raise EngineUnavailable("the server is stopping")
-
-
-def _drain_s(state: ServerState, given: float | None) -> float:
-    return state.config.shutdown_timeout_s if given is None else given
 
 
 def _told(error: TupeloError, options: ModelOptions, state: ServerState) -> str:
