@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Runs a script with each of eight clients, the newest of its kind and each in an environment of its
-# own, against a server with the demo model and a template that takes tools. Writes the versions to tests/system/clients/versions.txt
-# and what the clients sent to tests/system/clients/recorded/.
+# Runs a script with each of nine clients, the newest of its kind and each in an environment of its
+# own, against a server with the demo model and a template that takes tools. Writes the versions to
+# tests/system/clients/versions.txt and what the clients sent to tests/system/clients/recorded/.
 # CLIENTS_DIR keeps the environments; arguments name the clients to run.
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
@@ -19,10 +19,12 @@ declare -A packages=(
     [anthropic]=anthropic
     [ollama]=ollama
     [pydantic_ai]=pydantic-ai
+    [responses]=openai
+    [agents]=openai-agents
 )
 names=("$@")
 [ ${#names[@]} -gt 0 ] || names=(
-    openai langchain llama_index instructor litellm anthropic ollama pydantic_ai
+    openai langchain llama_index instructor litellm anthropic ollama pydantic_ai responses agents
 )
 
 "$python" -m tupelo serve "${TUPELO_DEMO_GGUF:-}" --port 0 --api-key client-key --batch-invariant \

@@ -6,6 +6,7 @@ The demo model knows no tools; a chat template that shows them in Hermes' form i
 import asyncio
 import json
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -158,3 +159,40 @@ def test_a_conversation_with_calls_goes_on(tooled: ServerProcess) -> None:
         assert reply.usage is not None
         assert asked.usage is not None
         assert reply.usage.prompt_tokens > asked.usage.prompt_tokens
+
+
+def test_forced_calls_of_responses(tooled: ServerProcess) -> None:
+    functions = [
+        {"type": "function", "name": name, "parameters": schema, "strict": True}
+        for name, schema in SCHEMAS.items()
+    ]
+
+    def ask(number: int) -> int:
+        name = list(SCHEMAS)[number % len(SCHEMAS)]
+        choices: list[Any] = [
+            "required",
+            {"type": "function", "name": name},
+            {"type": "allowed_tools", "mode": "required",
+             "tools": [{"type": "function", "name": name}]},
+        ]  # fmt: skip
+        body = {
+            "model": "demo",
+            "input": f"Request {number}: weather, table, or timer?",
+            "tools": functions,
+            "tool_choice": choices[number // 3 % 3],
+            "parallel_tool_calls": False,
+            "extra_body": {"seed": number},
+        }
+        whole = client.responses.create(**body)
+        calls = [(item.name, item.arguments) for item in whole.output]
+        for called, arguments in calls:
+            assert called == name or body["tool_choice"] == "required"
+            jsonschema.validate(json.loads(arguments), SCHEMAS[called])
+        with client.responses.stream(**body) as stream:
+            final = stream.get_final_response()
+        assert [(item.name, item.arguments) for item in final.output] == calls
+        return len(calls)
+
+    client = tooled.openai
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(ask, range(9))) == [1] * 9

@@ -18,6 +18,9 @@ KEPT_HEADERS = ("accept", "content-type", "user-agent")
 """The others are the connection's, or tell of the machine; keys are never kept."""
 _KEYS = ("authorization", "x-api-key")
 _LONG = 2000
+_ELSEWHERE = ("resp_", '"background":true')
+"""In the path or body of requests about responses that another server keeps: they cannot be sent
+again."""
 _PASSED_ON = ("content-type", "retry-after", "www-authenticate")
 
 
@@ -58,6 +61,9 @@ class Recorder(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         self._pass_on(self.rfile.read(int(self.headers.get("content-length", 0))))
 
+    def do_DELETE(self) -> None:
+        self._pass_on(None)
+
     def _pass_on(self, body: bytes | None) -> None:
         headers = {
             name: value
@@ -82,6 +88,9 @@ class Recorder(BaseHTTPRequestHandler):
             self.wfile.write(b"0\r\n\r\n")
 
     def _keep(self, body: bytes | None, status: int) -> None:
+        text = self.path + (body or b"").decode().replace(": ", ":")
+        if any(word in text for word in _ELSEWHERE):
+            return
         kept = {
             "method": self.command,
             "path": self.path,

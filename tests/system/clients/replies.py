@@ -1,4 +1,4 @@
-"""What replies of OpenAI's, Anthropic's and Ollama's APIs say, to requests that are sent again.
+"""What replies of OpenAI's two, Anthropic's and Ollama's APIs say, to requests that are sent again.
 
 Each is read whole, or put together of its stream as clients do.
 """
@@ -34,6 +34,7 @@ def schema_of(request: dict[str, Any]) -> dict[str, Any] | None:
     """The schema that the text must fit."""
     body = request["body"] or {}
     form = body.get("response_format") or (body.get("output_config") or {}).get("format") or {}
+    form = (body.get("text") or {}).get("format") or form
     form = form.get("json_schema") or form
     found = body.get("format") or form.get("schema")
     return found if isinstance(found, dict) else None
@@ -69,6 +70,8 @@ def said(request: dict[str, Any], reply: httpx.Response) -> list[Said]:
         return [_ollama(reply)]
     if request["path"].startswith("/v1/messages"):
         return [_anthropic(reply)]
+    if request["path"] == "/v1/responses":
+        return [_responses(reply)]
     return _openai(request, reply)
 
 
@@ -94,6 +97,29 @@ def _openai(request: dict[str, Any], reply: httpx.Response) -> list[Said]:
             sample.calls[call.get("index", number)][1] += call["function"]["arguments"]
         sample.ends += choice["finish_reason"] is not None
     return [found[index] for index in sorted(found)]
+
+
+def _responses(reply: httpx.Response) -> Said:
+    sample = Said()
+    if not reply.headers["content-type"].startswith("text/event-stream"):
+        response = reply.json()
+        assert response["usage"]["output_tokens"] > 0
+        for item in response["output"]:
+            sample.text += "".join(part["text"] for part in item.get("content", []))
+            if item["type"] == "function_call":
+                sample.calls.append([item["name"], item["arguments"]])
+        sample.ends = 1
+        return sample
+    for number, event in enumerate(_events(reply)):
+        assert event["sequence_number"] == number
+        if event["type"] == "response.output_item.added" and "call_id" in event["item"]:
+            sample.calls.append([event["item"]["name"], ""])
+        elif event["type"] == "response.output_text.delta":
+            sample.text += event["delta"]
+        elif event["type"] == "response.function_call_arguments.delta":
+            sample.calls[-1][1] += event["delta"]
+        sample.ends += event["type"] in ("response.completed", "response.incomplete")
+    return sample
 
 
 def _anthropic(reply: httpx.Response) -> Said:

@@ -1,4 +1,4 @@
-"""What eight clients sent to a server is sent again: it still gets what they could use.
+"""What nine clients sent to a server is sent again: it still gets what they could use.
 
 ``ci/cpu/clients.sh`` runs the clients themselves, and writes the recordings.
 """
@@ -33,8 +33,10 @@ CLIENTS: dict[str, tuple[str, ...]] = {
     "ollama": (*TALKING, *FORMING, "read"),
     "anthropic": (*TALKING, *FORMING, *CALLING, "read"),
     "pydantic_ai": (*TALKING, *FORMING, *CALLING),
+    "responses": (*TALKING, *FORMING, *CALLING),
+    "agents": (*TALKING, *FORMING, *CALLING),
 }
-"""What each of them does, beside being refused."""
+"""What each of them does, beside being refused; ``responses`` is the ``openai`` client as well."""
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +92,7 @@ def test_recordings_hold_no_secrets() -> None:
         for word in (*KEYS.values(), "authorization", "/home/", "/root/", "/tmp/", "Bearer"):
             assert word not in text
     versions = (HERE / "versions.txt").read_text()
-    assert len(versions.splitlines()) == len(CLIENTS)
+    assert len(versions.splitlines()) == len(CLIENTS) - 1
 
 
 def _kind(request: dict[str, Any]) -> str:
