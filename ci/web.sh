@@ -15,11 +15,12 @@ if grep -q '"resolved"' packages/server/web/package-lock.json; then
     echo "web: package-lock.json names a registry" >&2
     exit 1
 fi
-if [ "${1:-}" = build ]; then
-    python3 ci/web_digest.py
-    exit 0
-fi
-python3 ci/web_digest.py --check
+python3 ci/web_digest.py
+[ "${1:-}" != build ] || exit 0
+git diff --exit-code --stat -- packages/server/src/tupelo_server/static || {
+    echo "web: the committed playground is not what its sources make" >&2
+    exit 1
+}
 bash ci/setup.sh dev
 "${TUPELO_VENV:-$PWD/.venv}/bin/python" -m pip install --quiet 'playwright>=1.49'
 "${TUPELO_VENV:-$PWD/.venv}/bin/python" -m pytest -m long --timeout 900 tests/web "$@"

@@ -7,6 +7,7 @@ being installed. Nothing heavy is imported before a command runs.
 import difflib
 import os
 import sys
+import time
 from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 from importlib.metadata import EntryPoint, entry_points
@@ -14,6 +15,9 @@ from importlib.metadata import EntryPoint, entry_points
 from tupelo import __version__
 from tupelo.commands import Command
 from tupelo.errors import ConfigError, TupeloError
+
+BEGAN_S = time.monotonic()
+"""When this process began, but for the start of Python itself: nothing is imported before."""
 
 GROUP = "tupelo.commands"
 _HOMES = {"serve": "tupelo-server", "chat": "tupelo-server", "bench": "tupelo-server"}

@@ -70,21 +70,34 @@ class Stage(StrEnum):
 
 
 class Progress:
-    """How far an engine's start is. Logs each phase once, and long ones now and then."""
+    """How far an engine's start is. Logs each phase once, and long ones now and then.
+
+    Attributes:
+        spent_s: seconds of each phase that is over, in order; the first ends when the engine's
+            process says its first word.
+    """
 
     def __init__(self) -> None:
         self.phase = ""
         self.fraction = 0.0
-        self._said_s = 0.0
+        self.spent_s: dict[str, float] = {}
+        self._began_s = self._said_s = time.monotonic()
 
     def __call__(self, phase: str, fraction: float) -> None:
         now, self.fraction = time.monotonic(), fraction
         if phase != self.phase:
+            self.end()
             self.phase, self._said_s = phase, now
             logger.info("engine: %s", phase)
         elif now - self._said_s > 10.0:
             self._said_s = now
             logger.info("engine: %s, %.0f %%", phase, fraction * 100)
+
+    def end(self) -> None:
+        """The phase is over."""
+        now = time.monotonic()
+        self.spent_s[self.phase or "start the engine's process"] = now - self._began_s
+        self._began_s = now
 
 
 class ModelChanging(RequestError):
@@ -210,6 +223,7 @@ class ModelLoader:
             self.stage, state.absent = Stage.EMPTY, NO_MODEL
             raise
         state.frontend, self.stage = frontend, Stage.SERVING
+        self.progress.end()
         info = frontend.info
         logger.info(
             "ready in %.1f s: %s (%s, %s on %s)",
@@ -224,6 +238,7 @@ class ModelLoader:
     async def _start(self, engine: EngineClient, options: ModelOptions) -> Frontend:
         state, config = self._state, self._state.config
         info = await _started(engine, options.engine, self.progress)
+        self.progress("read the tokenizer", 0.0)
         tokenizer = await asyncio.to_thread(load_tokenizer, info.tokenizer_path)
         prompts = Prompts(
             tokenizer,

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 import uvicorn
 import uvloop
 
+from tupelo.cli import BEGAN_S
 from tupelo.config import EngineConfig
 from tupelo.engine.logs import set_up_logging
 from tupelo.errors import ConfigError
@@ -176,8 +177,12 @@ class Server:
             logger.info("listening on %s; no model is loaded", url)
         else:
             logger.info("listening on %s; loading the model", url)
+            spent_s = {"start the server": time.monotonic() - BEGAN_S}
             await state.loader.load(state.first_model)
             state.empty = False
+            spent_s |= state.loader.progress.spent_s
+            phases = ", ".join(f"{name} {seconds:.2f} s" for name, seconds in spent_s.items())
+            logger.info("start-up: %s; %.2f s in all", phases, sum(spent_s.values()))
             logger.info("serving at %s/v1", url)
         self.ready.set()
         if not self._config.api_keys and not is_loopback(host):
