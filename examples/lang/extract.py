@@ -15,7 +15,7 @@ class Person:
 
 @tp.function
 def extract(s, text):
-    s += "Text: " + text + "\nThe person in it, as JSON: "
+    s += f"The person {text}, as JSON: "
     s += tp.gen("person", json_schema=Person, max_tokens=60)
 
 
@@ -24,7 +24,7 @@ def main() -> None:
     parser.add_argument("--endpoint", default="http://localhost:30000")
     tp.set_default_backend(tp.Runtime(endpoint=parser.parse_args().endpoint))
 
-    state = extract.run("Ann Lee is 31 years old, and she is not married.", temperature=0)
+    state = extract.run("Ann Lee, 31 years old, married", temperature=0)
     person = state["person"]
     print(f"{person.name} is {person.age}, and {'' if person.married else 'not '}married.")
 

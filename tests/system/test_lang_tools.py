@@ -79,6 +79,11 @@ def test_tools_are_called_until_the_model_answers(started: Runtime, engine: Engi
     assert texts[0] == texts[1]
 
 
+def test_a_started_server_and_its_tokenizer(started: Runtime) -> None:
+    ids = started.get_tokenizer().encode("Hello there")
+    assert [ids] == started.encode_texts(["Hello there"], special=True)
+
+
 def test_errors_of_tools_are_told_to_the_model(engine: EngineBackend) -> None:
     def stop_timer() -> str:
         """Stop the kitchen timer."""

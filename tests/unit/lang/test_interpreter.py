@@ -196,6 +196,19 @@ def test_what_the_function_raises_is_raised(counter: CountingBackend) -> None:
     assert isinstance(_last(stream), ZeroDivisionError)
 
 
+def test_an_interrupt_waits_for_nothing(counter: CountingBackend) -> None:
+    @tp.function
+    def interrupted(s: Any) -> None:
+        s += "a" + tp.gen("x")
+        raise KeyboardInterrupt
+
+    counter.gate.clear()
+    with pytest.raises(KeyboardInterrupt):
+        interrupted.run(backend=counter)
+    assert not counter.gate.is_set()
+    counter.gate.set()
+
+
 def _last(state: Any) -> BaseException | None:
     with pytest.raises(ZeroDivisionError) as caught:
         list(state.text_iter())

@@ -125,6 +125,23 @@ def test_text_without_roles_and_options_of_the_run_are_refused_too() -> None:
     assert "cannot be reached" in str(state.error())
 
 
+def test_a_program_that_runs_another_is_not_run_by_its_trace() -> None:
+    inner_runs: list[str] = []
+
+    @tp.function
+    def inner(s: Any) -> None:
+        inner_runs.append("ran")
+        s += "a" + tp.gen("x")
+
+    @tp.function
+    def outer(s: Any) -> None:
+        s += tp.user("first")
+        s += inner.run(backend=CountingBackend())["x"]
+
+    assert len(outer.trace().steps) == 3
+    assert not inner_runs
+
+
 def test_a_step_behind_a_value_is_refused_when_it_is_reached() -> None:
     """A branch that no trace sees is refused by ``+=``, before its step runs."""
 

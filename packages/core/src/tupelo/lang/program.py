@@ -15,7 +15,7 @@ from tupelo.lang.ir import Unknown
 from tupelo.lang.options import RUN_DEFAULTS, RUN_OPTIONS, Sampling, under_native_names
 from tupelo.lang.state import ProgramState
 from tupelo.lang.stream import Family, Stream
-from tupelo.lang.tracing import Trace, trace_program
+from tupelo.lang.tracing import Trace, refuse_in_a_trace, trace_program
 
 logger = logging.getLogger(__name__)
 
@@ -144,6 +144,7 @@ class Program:
         stream: bool = False,
         threaded: bool = True,
     ) -> ProgramState:
+        refuse_in_a_trace(self.function.__name__)
         arguments = {**self._bound, **kwargs}
         if backend.traced:
             trace_program(self.function, args, arguments, backend=backend, sampling=sampling)
@@ -164,16 +165,15 @@ class Program:
         family.program = threading.get_ident()
         try:
             state.ret_value = self.function(state, *args, **kwargs)
-        except Exception as error:
+        except BaseException as error:
             # What the model failed at is in the state already, however the function met it.
             known = any(error is one for one in family.errors)
             stream.fail(error)
+            _settle(stream, wait=isinstance(error, Exception))  # an interrupt waits for nothing
             if not known and not family.streaming:
                 raise
-        finally:
-            stream.finish()
-            if not family.streaming:
-                stream.sync_all()
+        else:
+            _settle(stream, wait=True)
 
     def _sorted(self, kwargs: Mapping[str, Any]) -> tuple[Sampling, dict[str, Any]]:
         """Sampling options and arguments of the function, which win where both have a name."""
@@ -223,6 +223,13 @@ class Program:
         trace = trace_program(self.function, (), known, prefix_only=True)
         if len(trace.content.text_since(0)) >= _WORTH_CACHING:
             backend.prefill(trace.prefix)
+
+
+def _settle(stream: Stream, *, wait: bool) -> None:
+    """The function is over; wait for the model, unless somebody reads what it says."""
+    stream.finish()
+    if wait and not stream.family.streaming:
+        stream.sync_all()
 
 
 def _same(one: Any, other: Any) -> bool:

@@ -15,6 +15,7 @@ from typing import Any
 from tupelo.errors import EngineUnavailable, ProgramError
 from tupelo.lang.backends.endpoint import RuntimeEndpoint
 from tupelo.lang.options import Sampling
+from tupelo.text.tokenizer import Tokenizer, load_tokenizer
 
 _LISTENING = re.compile(r"listening on (http\S+?);")
 _POLL_S = 0.1
@@ -59,6 +60,7 @@ class Runtime(RuntimeEndpoint):
             raise ProgramError(
                 f"Runtime(endpoint=…) starts no server, so it takes no {next(iter(server_args))!r}"
             )
+        self._model = model_path
         self._stop: weakref.finalize[..., Any] | None = None
         if endpoint is None:
             if api_key is not None:
@@ -108,6 +110,16 @@ class Runtime(RuntimeEndpoint):
         """Have a text computed that prompts will begin with."""
         only_compute: Sampling = {"max_new_tokens": 0, "temperature": 0.0}
         self.call(text=prefix, sampling_params=only_compute)
+
+    def get_tokenizer(self) -> Tokenizer:
+        """The tokenizer of the model that was started.
+
+        Raises:
+            ProgramError: the server was there already; ``encode_texts`` and ``decode_ids`` ask it.
+        """
+        if self._model is None:
+            raise ProgramError("get_tokenizer() needs a model: Runtime(model_path=…)")
+        return load_tokenizer(self._model)
 
     def _launch(self, model: str, options: dict[str, Any], limit_s: float) -> str:
         """Start a server; its address once it is ready."""

@@ -7,6 +7,7 @@ service cannot do before anything is asked of it, and to be looked at (``functio
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -33,6 +34,8 @@ from tupelo.lang.shape import Shape
 from tupelo.lang.state import Roles
 
 logger = logging.getLogger(__name__)
+
+_tracing: ContextVar[bool] = ContextVar("tracing", default=False)
 
 
 @dataclass
@@ -231,6 +234,7 @@ def trace_program(
             the function itself raises; with ``prefix_only`` that just ends the trace.
     """
     trace = Trace()
+    token = _tracing.set(True)
     state = TracedState(trace, backend=backend, sampling=sampling, prefix_only=prefix_only)
     try:
         function(state, *args, **kwargs)
@@ -244,4 +248,12 @@ def trace_program(
             raise
         # The function met stand-ins for values: its errors say nothing of how it will run.
         logger.debug("a trace for a prefix ended in an error", exc_info=True)
+    finally:
+        _tracing.reset(token)
     return trace
+
+
+def refuse_in_a_trace(name: str) -> None:
+    """End a trace where its program runs another one, whose result it needs."""
+    if _tracing.get():
+        raise TraceEnd(name)

@@ -37,11 +37,6 @@ class Feed:
                 self._notify()
 
     @property
-    def closed(self) -> bool:
-        """Whether nothing more comes."""
-        return self._closed
-
-    @property
     def started(self) -> bool:
         """Whether any piece came."""
         return bool(self._pieces)
@@ -129,10 +124,6 @@ class Variable:
             self._error = error
             self.feed.close(error)
             self._done.set()
-
-    def wait(self) -> None:
-        """Wait until it is set, or failed."""
-        self._done.wait()
 
     def get(self) -> Any:
         """Wait for the value.
