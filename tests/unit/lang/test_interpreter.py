@@ -7,7 +7,8 @@ import pytest
 from tests.unit.lang.rule import CountingBackend
 
 import tupelo as tp
-from tupelo.errors import InvalidRequest, ProgramError
+from tupelo.errors import InvalidRequest, ProgramError, TemplateError
+from tupelo.lang.content import Prompt
 
 
 @pytest.fixture
@@ -132,6 +133,27 @@ def test_a_batch_shares_what_all_begin_with(counter: CountingBackend) -> None:
     lengths = [int(state["answer"].strip("<>")) for state in states]
     assert lengths == list(range(lengths[0], lengths[0] + 5))
     assert counter.at_once <= 5
+
+
+def test_a_prefix_that_cannot_be_computed_ahead_hinders_nobody() -> None:
+    class Strict(CountingBackend):
+        def prefill(self, prompt: Prompt) -> None:
+            """A template that wants more."""
+            raise TemplateError("conversations begin with a user")
+
+    backend = Strict()
+
+    @tp.function
+    def ask(s: Any, question: str) -> None:
+        s += tp.system("long " * 30)
+        branches = s.fork(2)
+        branches += tp.user(question) + tp.assistant(tp.gen("x"))
+        branches.join()
+
+    states = ask.run_batch([("a",), ("b",)], backend=backend)
+    assert [len(state["x"]) for state in states] == [2, 2]
+    with pytest.raises(TemplateError, match="begin with a user"):
+        ask.cache(backend)
 
 
 def test_a_batch_comes_in_order_one_by_one(counter: CountingBackend) -> None:

@@ -222,7 +222,7 @@ class Program:
         known = {**self._bound, **common, **stand_ins}
         trace = trace_program(self.function, (), known, prefix_only=True)
         if len(trace.content.text_since(0)) >= _WORTH_CACHING:
-            backend.prefill(trace.prefix)
+            backend.warm(trace.prefix)
 
 
 def _settle(stream: Stream, *, wait: bool) -> None:

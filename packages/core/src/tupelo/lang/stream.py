@@ -291,7 +291,7 @@ class Stream:
     def _hand_over(self, children: Sequence["Stream"]) -> None:
         """Let branches begin; what they share is computed once, before any of them asks."""
         if len(children) > 1 and self._fresh_chars >= _WORTH_PREFILLING:
-            self.family.backend.prefill(self.content.prompt())
+            self.family.backend.warm(self.content.prompt())
             self._fresh_chars = 0
         for child in children:
             child._begin(self.content.copy())

@@ -1,15 +1,18 @@
 """What a backend is: something with a model that goes on with a prompt."""
 
+import logging
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from tupelo.errors import UnsupportedOperation
+from tupelo.errors import TupeloError, UnsupportedOperation
 from tupelo.lang.choices import ChoiceScores
 from tupelo.lang.content import Message, Prompt
 from tupelo.lang.ir import Seen, Step
 from tupelo.lang.options import Sampling
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -114,6 +117,16 @@ class Backend(ABC):
     def prefill(self, prompt: Prompt) -> None:
         """Have a prompt computed that others will begin with; nothing where that cannot be had."""
         return
+
+    def warm(self, prompt: Prompt) -> None:
+        """``prefill`` where that only saves time: what hinders it hinders no program.
+
+        A chat template may refuse the beginning of a conversation that it takes as a whole.
+        """
+        try:
+            self.prefill(prompt)
+        except TupeloError as error:
+            logger.info("a common prefix was not computed ahead: %s", error)
 
     def render(self, prompt: Prompt) -> str:
         """A prompt as the text that the model reads."""
