@@ -12,6 +12,8 @@ import pytest
 from tests.unit.server.conftest import TOKENIZER, Service, _running
 from tests.unit.server.test_tools import CALLS, ONE_CALL, TEMPLATE, TWO_CALLS
 
+from tupelo_server.protocol.responses import ResponsesBody
+
 TOOLS: list[Any] = [
     {
         "type": "function",
@@ -200,6 +202,13 @@ def test_calls_are_forced_by_a_grammar(
     (request,) = service.engine.requests
     assert request.grammar is not None
     assert prompt_of(service).startswith(offered)
+
+
+def test_tools_read_the_same_each_time() -> None:
+    """The template sees their fields in one order, whatever the process: prefixes are cached."""
+    body = ResponsesBody.parse({"input": "Hi", "tools": TOOLS})
+    (tool, _) = body.chat([{"role": "user", "content": "Hi"}], "x").tools or []
+    assert list(tool["function"]) == ["name", "description", "parameters", "strict"]
 
 
 def test_a_form_for_the_text(client: Any, service: Service) -> None:

@@ -269,9 +269,9 @@ def _tool(place: str, tool: dict[str, Any]) -> dict[str, Any]:
     kind = tool.get("type")
     if kind != "function":
         raise _wrong(f"{place}.type", f"{kind!r:.60} is not supported; allowed: function")
-    known = {"type", "name", "description", "parameters", "strict"}
-    _refuse(place, tool, {"allowed_callers": (["direct"],)}, known)
-    return {"type": "function", "function": {name: tool.get(name) for name in known - {"type"}}}
+    known = ("name", "description", "parameters", "strict")
+    _refuse(place, tool, {"allowed_callers": (["direct"],)}, {"type", *known})
+    return {"type": "function", "function": {name: tool.get(name) for name in known}}
 
 
 def _allowed(
