@@ -26,6 +26,13 @@ ls -l "$folder/wheels"
 core_bytes=$(stat -c %s "$folder"/wheels/tupelo_core-*.whl)
 [ "$core_bytes" -lt 1000000 ] || { echo "wheels: core has $core_bytes bytes; at most 1 MB" >&2; exit 1; }
 
+for file in index.html playground/app.js playground/app.css; do
+    "$python" -m zipfile -l "$folder"/wheels/tupelo_server-*.whl | grep -q "tupelo_server/static/$file " || {
+        echo "wheels: the server has no static/$file" >&2
+        exit 1
+    }
+done
+
 $pip install --quiet --quiet -c "$root/ci/constraints-cpu.txt" torch
 $pip install --quiet --quiet -c "$root/ci/constraints-cpu.txt" "$folder"/wheels/*.whl
 $pip check

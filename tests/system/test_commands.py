@@ -5,8 +5,12 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
+import httpx
 from tests.system.harness import ServerProcess
+
+from tupelo_server.terminal import Conversation
 
 
 def tupelo(
@@ -28,6 +32,28 @@ def test_chat_starts_its_own_server(demo_gguf: Path) -> None:
     assert found.returncode == 0, found.stderr
     assert "Paris" in found.stdout
     assert "Traceback" not in found.stderr
+
+
+def test_a_stopped_reply_leaves_its_prefix_in_the_cache(server: ServerProcess) -> None:
+    def live() -> dict[str, Any]:
+        found: dict[str, Any] = httpx.get(f"{server.url}/live").json()
+        return found
+
+    first = live()["counters"]
+    talk = Conversation(server.url, "", options={"temperature": 0})
+    said = talk.ask("Write a long story about a river and a stone.")
+    shown = [next(said) for _ in range(30)]
+    said.close()
+    server.wait_for(lambda: live()["num_running"] == 0, 30)
+    before = live()["counters"]
+    talk.options["max_tokens"] = 1
+    assert len(shown) == 30
+    assert list(talk.ask("Go on."))
+    talk.close()
+    after = live()["counters"]
+    found = after["cached_tokens"] - before["cached_tokens"]
+    asked = sum(before[name] - first[name] for name in ("prefill_tokens", "cached_tokens"))
+    assert found >= asked + 8, "the question is not computed again, nor the stopped reply"
 
 
 def test_chat_says_why_it_cannot_start(tmp_path: Path) -> None:

@@ -259,6 +259,27 @@ def test_a_key_is_asked_for_and_sent(open_page: Open) -> None:
     assert page.evaluate("Object.values(localStorage).join()").count("sk-right") == 0
 
 
+def test_a_model_that_goes_and_comes_back(open_page: Open) -> None:
+    gone: list[bool] = [True]
+
+    def answer(route: Any) -> None:
+        if gone[0]:
+            route.fulfill(status=503, json={"error": {"message": "no model is loaded"}})
+        else:
+            info = route.fetch().json()
+            route.fulfill(json={**info, "served_model_name": "another"})
+
+    page = open_page(expects="503")
+    page.route("**/model_info", answer)
+    page.route("**/live*", answer)
+    page.get_by_text("no model is loaded").first.wait_for()
+    assert page.get_by_role("textbox", name="Your message").is_disabled()
+    gone[0] = False
+    page.unroute("**/live*")
+    page.get_by_role("heading", name="another").wait_for()
+    assert page.get_by_role("textbox", name="Your message").is_enabled()
+
+
 def test_it_fits_a_phone(open_page: Open) -> None:
     page = open_page(**PHONE)
     say(page, "Hi")

@@ -23,6 +23,8 @@ export function App() {
 
   const refused = (error: ApiError) => {
     if (error.status === 401) setNeedsKey(true);
+    // The model may be gone, or another one: see what there is now.
+    if ([0, 404, 503].includes(error.status)) setVisit((count) => count + 1);
   };
   const talk = useConversation(model, settings, refused);
 
@@ -45,6 +47,7 @@ export function App() {
           setProblem(key.get() ? "The server does not know this key." : "");
         } else {
           setProblem(message);
+          setModel(null);
           timer = setTimeout(ask, 1000);
         }
       }
