@@ -3,15 +3,20 @@
 Both store the K/V of all rows first, and give the pool a successor instead of writing into it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from tupelo.backend import KVPool, Plan, ReferenceAttention, Runtime
+from tupelo.backend import KVPool, Plan, ReferenceAttention, Runtime, StepInputs
 from tupelo.specs import AttentionSpec
+from tupelo_tpu.mosaic import attend, sinks_column
 from tupelo_tpu.options import Options
+from tupelo_tpu.pallas_shape import Shape, refusal, shape_for
+
+PagedKernel = Callable[[Shape, Sequence[Tensor]], Tensor]
 
 
 class XlaAttention(ReferenceAttention):
@@ -55,13 +60,101 @@ class XlaAttention(ReferenceAttention):
         return torch.cat(parts) if len(parts) > 1 else parts[0]
 
 
+@dataclass(frozen=True, slots=True)
+class _PagedPlan:
+    """A step as the Pallas kernel takes it, with T tokens, R rows; and the reference's plan.
+
+    Attributes:
+        offsets: (R,) int32. pages: of each page group (R * max_pages,) int32.
+    """
+
+    reference: Any
+    store: tuple[Tensor, ...]
+    cu_seqlens: Tensor
+    offsets: Tensor
+    pages: tuple[Tensor, ...]
+
+
+class PallasAttention(XlaAttention):
+    """The Pallas kernel for the layers and steps that it serves, XLA's ops for the others.
+
+    Args:
+        kernel: attention of ``(shape, arguments)``, see ``pallas_attention.attend``. The others are
+            those of every attention.
+    """
+
+    def __init__(self, kernel: PagedKernel, *args: Any) -> None:
+        super().__init__(*args)
+        self._kernel = kernel
+        sizes = (self._page_size, self._max_pages)
+        self._refused = [bool(refusal(kind, *sizes)) for kind in self._specs]
+
+    def plan(self, inputs: StepInputs, out: Plan | None = None) -> Plan:
+        made = super().plan(inputs)
+        starts = inputs.cu_seqlens_q[:-1].long()
+        first = inputs.positions[starts.clamp(max=len(inputs.positions) - 1)]
+        return _PagedPlan(
+            made,
+            made.store,
+            inputs.cu_seqlens_q,
+            (first - starts).to(torch.int32),
+            tuple(table[inputs.slots].clamp(min=0).flatten() for table in inputs.page_tables),
+        )
+
+    def forward(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        spec: int,
+        layer: int,
+        kv: KVPool,
+        plan: Plan,
+        sinks: Tensor | None = None,
+    ) -> Tensor:
+        kind, rows = self._specs[spec], len(plan.offsets)
+        shape = shape_for(kind, self._page_size, self._max_pages, len(q), rows)
+        if self._refused[spec] or shape is None:
+            return super().forward(q, k, v, spec, layer, kv, plan.reference, sinks)
+        k_pool, v_pool = store(k, v, plan.store[kind.group], kind, layer, kv)
+        starts = torch.arange(0, len(q), shape.block, device=q.device, dtype=torch.int32)
+        ends = plan.cu_seqlens.unsqueeze(0)
+        firsts = (ends[:, 1:] <= starts.unsqueeze(1)).sum(1).to(torch.int32)
+        lasts = (ends[:, :-1] < starts.unsqueeze(1) + shape.block).sum(1).to(torch.int32)
+        held = (shape.num_kv_heads, -1, shape.groups, shape.block, shape.head_dim)
+        blocks = q.view(-1, shape.block, held[0], shape.groups, shape.head_dim)
+        queries = blocks.permute(2, 0, 3, 1, 4).reshape(held[0], -1, shape.head_dim)
+        column = sinks_column(sinks, shape, q.device)
+        pages = plan.pages[kind.group]
+        args = (
+            firsts,
+            lasts,
+            plan.cu_seqlens,
+            plan.offsets,
+            pages,
+            queries,
+            column,
+            k_pool,
+            v_pool,
+        )
+        out = self._kernel(shape, args)
+        return out.view(held).permute(1, 3, 0, 2, 4).reshape(q.shape)
+
+
 def make_attention(options: Options, kind: str, *args: Any) -> XlaAttention:
-    """The attention of a backend; the rest as for every attention."""
-    return XlaAttention(*args)
+    """The attention of a backend whose device is of this kind; the rest as for every attention."""
+    return PallasAttention(attend, *args) if wants_pallas(options, kind) else XlaAttention(*args)
+
+
+def wants_pallas(options: Options, kind: str) -> bool:
+    """Whether the Pallas kernel is to be used: on a TPU, unless the environment says otherwise."""
+    return options.attention == "pallas" or (options.attention == "auto" and kind != "cpu")
 
 
 def attention_note(options: Options, kind: str) -> str:
     """Which attention is used, for ``doctor``."""
+    if wants_pallas(options, kind):
+        return "attention: Pallas for heads of 128 or multiples of it, XLA's own ops for others"
     return "attention: XLA's own ops"
 
 

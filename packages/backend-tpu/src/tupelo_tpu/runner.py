@@ -343,7 +343,7 @@ class XlaRunner(Runner):
 
     def _warm(self, bucket: Bucket, wanted: Sequence[frozenset[Feature]]) -> None:
         """A step of one token in the scratch slot, padded to the bucket, sampled in every way."""
-        batch = _idle(bucket, self._parts.num_slots, self._parts.num_groups)
+        batch = idle_batch(bucket, self._parts.num_slots, self._parts.num_groups)
         forward = self.forward(batch)
         if not self._parts.generates:
             return
@@ -370,7 +370,7 @@ def _bind(fn: Callable[..., Tensor], head: str) -> Callable[..., list[Tensor]]:
     return lambda *args: [fn(head, *args)]
 
 
-def _idle(bucket: Bucket, slot: int, num_groups: int) -> Batch:
+def idle_batch(bucket: Bucket, slot: int, num_groups: int) -> Batch:
     """One token in a slot, which stores nothing."""
     zero, empty = np.zeros(1, np.int32), np.empty(0, np.int32)
     return Batch(

@@ -79,8 +79,8 @@ class TorchKVPool(KVPool):
             for layer in spec.layers:
                 k = runtime.zeros(shape, dtype)
                 v = runtime.zeros(shape, dtype) if spec.value_dim is None else k
-                self._layers[layer] = (k, v[..., : spec.value_dim])
                 self._specs[layer] = spec
+                self.replace(layer, (k, v))
         self._runtime = runtime
         self._row = {layer: i for i, layer in enumerate(sorted(self._layers))}
         self._arena: npt.NDArray[Any] = np.empty((0, 0, 2, 0), np.uint8)
