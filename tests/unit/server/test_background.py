@@ -197,14 +197,14 @@ async def test_time_ends_what_is_kept() -> None:
     store.end(entry, RESPONSE, [{"id": "a"}])
     now = 59.0
     assert store.find("alice", "resp_1") is entry
-    assert store.item("alice", "a") == {"id": "a"}
-    assert store.item("bob", "a") is None
+    assert store.items_of("alice")("a") == {"id": "a"}
+    assert store.items_of("bob")("a") is None
     now = 60.0
     assert store.find("alice", "resp_1") is None
-    assert store.item("alice", "msg_1") is None
+    assert store.items_of("alice")("msg_1") is None
     store.end(Entry("resp_2", "alice", b"[]"), RESPONSE, [])
     assert len(store) == 1, "the old one is gone, not only hidden"
-    assert store.item("alice", "msg_1") == RESPONSE["output"][0]  # type: ignore[index]
+    assert store.items_of("alice")("msg_1") == RESPONSE["output"][0]  # type: ignore[index]
 
 
 async def test_bytes_bound_what_is_kept() -> None:

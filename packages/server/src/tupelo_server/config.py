@@ -103,7 +103,7 @@ class ServerConfig:
         1024, "responses of /v1/responses kept in memory for later requests; 0 keeps none", low=0
     )
     response_store_bytes: int = option(
-        256 << 20, "bytes that they may take together; one may have a fourth of them", low=1
+        128 << 20, "bytes that they may take together; one may have a fourth of them", low=1
     )
     response_store_ttl_s: float = option(
         3600.0, "seconds that a response is kept from its end on", low=0

@@ -154,14 +154,21 @@ class ResponseStore:
         entry = None if owned is None else owned.get(id)
         return None if entry is None or self._is_old(entry) else entry
 
-    def item(self, owner: str, id: str) -> Item | None:
-        """The item of this id among all that this owner's responses have; None if there is none."""
-        entry = self._items.get((owner, id))
-        if entry is None or self._is_old(entry):
-            return None
-        items = (*entry.response["output"], *reversed(entry.input))
-        found: Item = next(item for item in items if item["id"] == id)
-        return found
+    def items_of(self, owner: str) -> Callable[[str], Item | None]:
+        """A function from an id to the item that has it among all that this owner's responses
+        have; None if there is none. It reads each response once, so make one for a request."""
+        read: dict[str, dict[str, Item]] = {}
+
+        def find(id: str) -> Item | None:
+            entry = self._items.get((owner, id))
+            if entry is None or self._is_old(entry):
+                return None
+            if entry.id not in read:
+                items = (*entry.input, *entry.response["output"])
+                read[entry.id] = {item["id"]: item for item in items}
+            return read[entry.id][id]
+
+        return find
 
     def remove(self, entry: Entry) -> None:
         """Forget a response."""

@@ -155,7 +155,7 @@ async def _turn(request: Request, body: ResponsesBody) -> _Turn:
     state, frontend, owner = state_of(request), frontend_of(request), owner_of(request)
     store, id = state.responses, f"resp_{secrets.token_hex(24)}"
     before = _before(body, store, owner)
-    own = checked_items(body.input, lambda item: store.item(owner, item))
+    own = checked_items(body.input, store.items_of(owner))
     check_calls(before, own)
     items = [*before, *own]
     entry = _entry(body, store, Entry(id, owner, b""), items)
