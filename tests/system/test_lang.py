@@ -17,6 +17,7 @@ from tupelo.errors import InvalidRequest, ProgramError
 from tupelo.lang import EngineBackend, Runtime
 
 GREEDY: dict[str, Any] = {"temperature": 0}
+pytestmark = pytest.mark.timeout(300)  # an engine starts here, beside a server
 
 
 @pytest.fixture(scope="module")

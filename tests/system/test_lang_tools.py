@@ -19,6 +19,8 @@ import tupelo as tp
 from tupelo.errors import EngineUnavailable, ProgramError, RequestError
 from tupelo.lang import EngineBackend, Runtime
 
+pytestmark = pytest.mark.timeout(300)  # an engine starts here, beside a server
+
 
 @pytest.fixture(scope="module")
 def started(demo_gguf: Path) -> Iterator[Runtime]:
