@@ -17,12 +17,11 @@ import torch
 import torch_xla
 from torch import Tensor
 from tupelo_tpu import programs
-from tupelo_tpu.attention import make_attention
+from tupelo_tpu.attention import PallasAttention
 from tupelo_tpu.collectives import XlaCollectives
 from tupelo_tpu.kernels import KERNELS
 from tupelo_tpu.kv_pool import XlaKVPool
 from tupelo_tpu.mosaic import attend
-from tupelo_tpu.options import Options
 from tupelo_tpu.pallas_shape import shape_for
 from tupelo_tpu.runner import DRAWN, XlaRunner, idle_batch
 from tupelo_tpu.runtime import XlaRuntime
@@ -101,9 +100,7 @@ def trace(name: str, config: dict[str, Any], world_size: int) -> None:
     dummy_weights(model, 0, device=runtime.device)
     table = OpTable(OPS, KERNELS)
     model.bind(table)
-    attention = make_attention(
-        Options(attention="pallas"), "TPU", model.attention_specs, PAGE_SIZE, MAX_PAGES, runtime
-    )
+    attention = PallasAttention(attend, model.attention_specs, PAGE_SIZE, MAX_PAGES, runtime)
     sizes = [NUM_PAGES] * len(model.kv_specs)
     runner = XlaRunner(
         RunnerParts(

@@ -3,6 +3,7 @@
 Both store the K/V of all rows first, and give the pool a successor instead of writing into it.
 """
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +16,9 @@ from tupelo.specs import AttentionSpec
 from tupelo_tpu.mosaic import attend, sinks_column
 from tupelo_tpu.options import Options
 from tupelo_tpu.pallas_shape import Shape, refusal, shape_for
+from tupelo_tpu.trial import LONGEST_ROW, difference
+
+logger = logging.getLogger(__name__)
 
 PagedKernel = Callable[[Shape, Sequence[Tensor]], Tensor]
 
@@ -141,9 +145,33 @@ class PallasAttention(XlaAttention):
         return out.view(held).permute(1, 3, 0, 2, 4).reshape(q.shape)
 
 
-def make_attention(options: Options, kind: str, *args: Any) -> XlaAttention:
-    """The attention of a backend whose device is of this kind; the rest as for every attention."""
-    return PallasAttention(attend, *args) if wants_pallas(options, kind) else XlaAttention(*args)
+def make_attention(
+    options: Options,
+    kind: str,
+    specs: Sequence[AttentionSpec],
+    page_size: int,
+    max_pages: int,
+    runtime: Runtime,
+    in_place: bool = False,
+    kernel: PagedKernel = attend,
+) -> XlaAttention:
+    """The attention of a backend whose device is of this kind; the rest as for every attention.
+
+    The Pallas kernel is tried first, on small inputs; where it differs from XLA's ops it is not
+    used, and a warning says so.
+    """
+    args = (specs, page_size, max_pages, runtime, in_place)
+    plain = XlaAttention(*args)
+    if not wants_pallas(options, kind):
+        return plain
+    paged = PallasAttention(kernel, *args)
+    if page_size * max_pages < LONGEST_ROW:
+        return paged
+    reason = difference(paged, plain, specs, page_size, max_pages, runtime)
+    if not reason:
+        return paged
+    logger.warning("the Pallas kernel of attention is disabled: %s", reason)
+    return plain
 
 
 def wants_pallas(options: Options, kind: str) -> bool:
