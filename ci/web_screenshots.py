@@ -78,7 +78,7 @@ def _phone(context: Any, url: str) -> None:
 def _open(context: Any, url: str, settings: str) -> Any:
     context.add_init_script(f"localStorage['tupelo.settings'] = {settings!r}")
     page = context.new_page()
-    page.set_default_timeout(120_000)
+    page.set_default_timeout(300_000)
     page.goto(url + "/")
     page.locator(".dot.up").wait_for()
     return page
