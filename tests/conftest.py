@@ -73,6 +73,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     lines = [_described(process) for process in left]
     for process in left:
         process.kill()
+    psutil.wait_procs(left, timeout=_GRACE_S)
     session.exitstatus = pytest.ExitCode.TESTS_FAILED
     reporter: Any = session.config.pluginmanager.get_plugin("terminalreporter")
     if reporter is not None:
