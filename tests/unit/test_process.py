@@ -65,6 +65,7 @@ def test_one_that_another_thread_ends(stack: ExitStack) -> None:
     child.end()
     with pytest.raises((EOFError, OSError)):
         child.ask(b"?", soon())
+    child.kill()
     assert not child.alive()
 
 

@@ -14,8 +14,12 @@ import subprocess, sys
 from pathlib import Path
 
 def test_passes():
-    code = "import time; time.sleep(60)"
-    child = subprocess.Popen([sys.executable, "-c", code], start_new_session=True)
+    code = "import time; print(flush=True); time.sleep(60)"
+    child = subprocess.Popen(
+        [sys.executable, "-c", code], start_new_session=True, stdout=subprocess.PIPE
+    )
+    with child.stdout:
+        child.stdout.readline()  # before it runs, its environment cannot be read
     Path("pid").write_text(str(child.pid))
     child.returncode = 0  # else Popen warns when it is collected
 """
