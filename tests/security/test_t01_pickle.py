@@ -68,7 +68,7 @@ def test_gadgets_at_every_route(keyed: Keyed, marker: Path) -> None:
             for value in (gadgets.as_text(marker), gadgets.expression(marker)):
                 body: dict[str, Any] = {"prompt": "a", "messages": [], field: value}
                 reply = keyed.post(path, body, headers=headers)
-                assert reply.status_code in (400, 200), (path, field, reply.text)
+                assert reply.status_code in (400, 404, 200), (path, field, reply.text)
     assert not marker.exists()
 
 
