@@ -163,12 +163,15 @@ def _documented(server: Keyed, number: int) -> Counter[int]:
     operations = [result.ok() for result in schema.get_all_operations()]
     operations = [o for o in operations if o.path not in SKIPPED]
     weights = [_weight(operation) for operation in operations]
-    share = number / sum(weights)
+    made = turn = 0
     with ThreadRunner(server, tally) as runner:
-        for operation, weight in zip(operations, weights, strict=True):
-            for mode in (GenerationMode.POSITIVE, GenerationMode.NEGATIVE):
-                examples = max(1, round(share * weight / 2 + 0.5))
-                runner.run(operation, mode, examples)
+        while made < number:  # of some operations there are only so many different requests
+            share = (number - made) / sum(weights)
+            for operation, weight in zip(operations, weights, strict=True):
+                for mode in (GenerationMode.POSITIVE, GenerationMode.NEGATIVE):
+                    examples = max(1, round(share * weight / 2 + 0.5))
+                    made += runner.run(operation, mode, examples, turn)
+            turn += 1
     tally.check(number)
     return tally.seen
 
@@ -196,11 +199,11 @@ class ThreadRunner:
         for thread in self._threads:
             thread.join()
 
-    def run(self, operation: Any, mode: GenerationMode, examples: int) -> None:
-        """So many requests of one operation, of one kind."""
+    def run(self, operation: Any, mode: GenerationMode, examples: int, turn: int) -> int:
+        """So many requests of one operation, of one kind, or all that there are; how many."""
         made: list[Any] = []
 
-        @seed(7)
+        @seed(7 + turn)
         @settings(
             max_examples=examples,
             database=None,
@@ -220,6 +223,7 @@ class ThreadRunner:
             thread = threading.Thread(target=self._send, args=(case,))
             self._threads.append(thread)
             thread.start()
+        return len(made)
 
     def _send(self, case: Any) -> None:
         try:
