@@ -6,6 +6,7 @@ import os
 import pty
 import re
 import select
+import signal
 import subprocess
 import sys
 import time
@@ -145,10 +146,16 @@ class Terminal:
             stdout=slave,
             stderr=slave,
             env=environment,
-            preexec_fn=lambda: os.login_tty(slave),
+            preexec_fn=lambda: self._take_over(slave),
         )
         os.close(slave)
         self.shown = ""
+
+    @staticmethod
+    def _take_over(slave: int) -> None:
+        """In the child: as under a script that runs in the background."""
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        os.login_tty(slave)
 
     def type(self, text: str) -> None:
         os.write(self._master, text.encode())

@@ -1,6 +1,7 @@
 """``tupelo chat``: talk to a model in the terminal, over a running server or one of its own."""
 
 import contextlib
+import signal
 import sys
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
@@ -54,6 +55,8 @@ def _run(args: Namespace) -> int:
             contextlib.closing(Conversation(url, key, system=args.system, options=options))
         )
         if lines.interactive:
+            # Whatever runs in a script's background is started with Ctrl-C ignored.
+            signal.signal(signal.SIGINT, signal.default_int_handler)
             print("/help lists commands; Ctrl-C stops a reply, Ctrl-D leaves", file=sys.stderr)
         Repl(talk, lines).run()
     return 0
