@@ -5,8 +5,6 @@ from torch import Tensor
 
 from tupelo.backend import Kernel, LinearWeight, OpCall
 
-Packed = tuple[Tensor, Tensor | None]
-
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     """See ``tupelo.ops.norm.rms_norm``: in float32 whatever the type of ``x``."""
@@ -19,13 +17,13 @@ def silu_mul(x: Tensor) -> Tensor:
     return F.silu(x[..., :size]) * x[..., size:]
 
 
-def pack(weight: LinearWeight) -> Packed:
+def pack(weight: LinearWeight) -> tuple[Tensor, Tensor | None]:
     """The layout that ``linear`` wants: (in_features, out_features). Called once, at load."""
     assert weight.weight is not None
     return weight.weight.t().contiguous(), weight.bias
 
 
-def linear(x: Tensor, weight: Packed) -> Tensor:
+def linear(x: Tensor, weight: tuple[Tensor, Tensor | None]) -> Tensor:
     """See ``tupelo.ops.linear.linear``; ``weight`` is what ``pack`` returned."""
     matrix, bias = weight
     product = x @ matrix
