@@ -1,12 +1,12 @@
 """A family that another package brings: found by the metadata of its installation, and computed."""
 
 import json
-import tomllib
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from tests.installed import install
 from tests.parity.families import VOCAB_SIZE, Family
 
 import tupelo_cpu
@@ -33,16 +33,7 @@ RENAMED = {
 @pytest.fixture
 def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The package and its metadata, as an installer leaves them in a folder of packages."""
-    project = tomllib.loads((SAMPLE / "pyproject.toml").read_text())["project"]
-    (tmp_path / "tupelo_sample_model").symlink_to(SAMPLE / "src" / "tupelo_sample_model")
-    name, version = project["name"], project["version"]
-    about = tmp_path / f"{name.replace('-', '_')}-{version}.dist-info"
-    about.mkdir()
-    (about / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
-    lines = []
-    for group, entries in project["entry-points"].items():
-        lines += [f"[{group}]", *(f"{key} = {value}" for key, value in entries.items())]
-    (about / "entry_points.txt").write_text("\n".join(lines) + "\n")
+    install(SAMPLE, tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
 
 

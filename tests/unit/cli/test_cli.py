@@ -96,9 +96,9 @@ def test_interrupt_ends_with_130() -> None:
 def test_overview_lists_installed_absent_and_broken(capsys: pytest.CaptureFixture[str]) -> None:
     cli.main(["--help"])
     lines = capsys.readouterr().out.splitlines()
-    assert "  sample     a line about it" in lines
-    assert "  serve      (pip install tupelo-server)" in lines
-    assert any(line.startswith("  broken     (broken) ") for line in lines)
+    assert "  sample      a line about it" in lines
+    assert "  serve       (pip install tupelo-server)" in lines
+    assert any(line.startswith("  broken      (broken) ") for line in lines)
 
 
 def test_launch_server_is_serve(

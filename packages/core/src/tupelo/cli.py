@@ -92,7 +92,7 @@ def _overview() -> str:
             rows.append((point.name, f"(broken) {error}"))
     present = {point.name for point in installed}
     rows += [(n, f"(pip install {p})") for n, p in sorted(_HOMES.items()) if n not in present]
-    lines = [f"  {name:<10} {text}" for name, text in rows]
+    lines = [f"  {name:<11} {text}" for name, text in rows]
     head = [_USAGE, "", "Serve large language models.", "", "commands:"]
     return "\n".join([*head, *lines, "", "`tupelo COMMAND --help` explains one."])
 
