@@ -5,7 +5,6 @@ Importing this module opens no device; asking for the backend does.
 
 from contextlib import nullcontext
 from functools import partial
-from importlib.metadata import PackageNotFoundError, version
 
 import torch
 
@@ -18,10 +17,9 @@ from tupelo_cuda.kernels import best_tokens, cuda_kernels, product_table
 from tupelo_cuda.options import Options, read_options
 from tupelo_cuda.runner import GraphRunner
 from tupelo_cuda.runtime import CudaRuntime
+from tupelo_cuda.vendor import DEVICE, notes, versions, why_not
 
 __all__ = ["backend"]
-
-DEVICE = "cuda:0"
 
 STEP_S = 0.030
 """A reader sees no gap in 30 ms, and a prompt of usual length fits."""
@@ -40,14 +38,13 @@ def backend() -> Backend | Unavailable:
     Raises:
         ConfigError: an environment variable of this backend has a value that it cannot have.
     """
-    reason = _why_not()
+    reason = why_not()
     if reason:
         return Unavailable(reason)
     options = read_options()
     COUNTER.listen()
     table = product_table(options, DEVICE)
-    properties = torch.cuda.get_device_properties(DEVICE)
-    gib = properties.total_memory / (1 << 30)
+    gib = torch.cuda.get_device_properties(DEVICE).total_memory / (1 << 30)
     max_running, chunk_tokens = next(sizes for least, sizes in SIZES if gib >= least)
     return Backend(
         name="cuda",
@@ -76,27 +73,9 @@ def backend() -> Backend | Unavailable:
         runner=partial(_runner, options, table),
         runtime=CudaRuntime,
         builds=COUNTER.total,
-        versions=_versions(),
-        notes=(
-            f"{properties.name}, {gib:.0f} GiB, compute capability "
-            f"{properties.major}.{properties.minor}, CUDA {torch.version.cuda}",
-        ),
+        versions=versions(),
+        notes=notes(),
     )
-
-
-def _why_not() -> str:
-    """The first thing that is missing; "" if nothing is."""
-    if torch.version.cuda is None:
-        return (
-            f"torch {torch.__version__} is built without CUDA; install a CUDA build, see "
-            "https://pytorch.org/get-started"
-        )
-    if not torch.cuda.is_available():
-        return (
-            f"torch {torch.__version__} finds no NVIDIA GPU; check that nvidia-smi lists one and "
-            "that CUDA_VISIBLE_DEVICES does not hide it"
-        )
-    return ""
 
 
 def _runner(options: Options, table: ChoiceTable | None, parts: RunnerParts) -> GraphRunner:
@@ -110,13 +89,3 @@ def _runner(options: Options, table: ChoiceTable | None, parts: RunnerParts) -> 
         grouped=options.prefix_groups,
         cut=options.prompt_graphs,
     )
-
-
-def _versions() -> dict[str, str]:
-    found = {"torch": torch.__version__, "CUDA": str(torch.version.cuda)}
-    for name in ("tupelo-backend-cuda", "flashinfer-python", "triton"):
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            found[name] = "not installed"
-    return found

@@ -6,6 +6,7 @@ Importing this module loads no vendor library; asking for the backend does, wher
 from functools import partial
 
 from tupelo.backend import Backend, Capabilities, GraphGrade, Unavailable
+from tupelo.errors import BackendUnavailable
 from tupelo_tpu.attention import attention_note, make_attention
 from tupelo_tpu.collectives import XlaCollectives
 from tupelo_tpu.kernels import KERNELS
@@ -15,7 +16,7 @@ from tupelo_tpu.programs import num_compiled
 from tupelo_tpu.runner import XlaRunner
 from tupelo_tpu.runtime import XlaRuntime
 from tupelo_tpu.sampler import XlaSampler
-from tupelo_tpu.vendor import open_device, versions, why_not
+from tupelo_tpu.vendor import device_note, open_device, versions, why_not
 
 __all__ = ["backend"]
 
@@ -35,7 +36,10 @@ def backend() -> Backend | Unavailable:
     reason = why_not(options)
     if reason:
         return Unavailable(reason)
-    kind = open_device(options, DEVICE)
+    try:
+        kind = open_device(options, DEVICE)
+    except BackendUnavailable as error:
+        return Unavailable(str(error))
     on_host = kind == "cpu"
     max_running, chunk_tokens = HOST_SIZES if on_host else TPU_SIZES
     return Backend(
@@ -66,5 +70,5 @@ def backend() -> Backend | Unavailable:
         runtime=XlaRuntime,
         builds=num_compiled,
         versions=versions(),
-        notes=(f"torch-xla over PJRT, device {kind}", attention_note(options, kind)),
+        notes=(device_note(kind), attention_note(options, kind)),
     )

@@ -6,6 +6,7 @@ from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 
 from tupelo.config import environment
+from tupelo.errors import BackendUnavailable
 from tupelo_tpu.options import Options, name_device
 
 INSTALL = 'pip install "tupelo-backend-tpu[vendor]"'
@@ -29,8 +30,7 @@ def why_not(options: Options, chips: Iterable[str] | None = None) -> str:
         )
     if options.device == "CPU":
         return ""
-    found = [node for pattern in CHIPS for node in glob(pattern)] if chips is None else [*chips]
-    if not found:
+    if not (list_chips() if chips is None else [*chips]):
         return (
             f"there is no TPU ({' and '.join(CHIPS)} are absent); PJRT_DEVICE=CPU runs the same "
             "programs on XLA's own CPU device, to try them"
@@ -38,6 +38,18 @@ def why_not(options: Options, chips: Iterable[str] | None = None) -> str:
     if find_spec("libtpu") is None:
         return f"libtpu is not installed; {INSTALL}"
     return ""
+
+
+def list_chips() -> list[str]:
+    """Device nodes of this machine's TPUs."""
+    return [node for pattern in CHIPS for node in sorted(glob(pattern))]
+
+
+def device_note(kind: str) -> str:
+    """For ``tupelo doctor``: the device in use, and how many there are."""
+    count = 1 if kind == "cpu" else len(list_chips())
+    more = f", the first of {count} chips; TPU_VISIBLE_CHIPS names another" if count > 1 else ""
+    return f"torch-xla over PJRT, device {kind}{more}"
 
 
 def versions() -> dict[str, str]:
@@ -62,7 +74,25 @@ def _version(package: str) -> str:
 
 def open_device(options: Options, device: str) -> str:
     """Load torch-xla, open its device, and return the device's kind, such as ``"TPU v5 lite"`` or
-    ``"cpu"``. Compiled programs of a TPU are kept in Tupelo's cache folder."""
+    ``"cpu"``. Compiled programs of a TPU are kept in Tupelo's cache folder.
+
+    Raises:
+        BackendUnavailable: it does not load or open; the remedy is in the message.
+    """
+    try:
+        return _open(options, device)
+    except ImportError as error:
+        message = f"torch-xla {_version('torch-xla')} cannot be loaded: {error}; {INSTALL} anew"
+        raise BackendUnavailable(message) from error
+    except RuntimeError as error:
+        first = next(iter(str(error).strip().splitlines()), "it says nothing")
+        raise BackendUnavailable(
+            f"torch-xla cannot open its device: {first}; check that no other process has it open, "
+            "and that this user may use it"
+        ) from error
+
+
+def _open(options: Options, device: str) -> str:
     if not options.device:
         name_device("TPU")
     import torch_xla.runtime

@@ -105,17 +105,25 @@ def _backend(candidate: "Candidate") -> dict[str, Any]:
     if candidate.backend is None:
         return answer
     backend = candidate.backend
-    free, total = backend.runtime(backend.device).memory()
     return {
         **answer,
         "device": backend.device,
         "contract": backend.contract,
-        "memory": {"free_bytes": free, "total_bytes": total},
+        "memory": _memory(backend),
         "capabilities": asdict(backend.capabilities),
         "versions": dict(backend.versions),
         "notes": list(backend.notes),
         "kernels": _kernels(backend),
     }
+
+
+def _memory(backend: "Backend") -> dict[str, int | str]:
+    """Bytes free and in all; or what the device said instead, which must not hide the rest."""
+    try:
+        free, total = backend.runtime(backend.device).memory()
+    except Exception as error:  # a vendor's runtime can raise anything
+        return {"error": f"{type(error).__name__}: {error}"}
+    return {"free_bytes": free, "total_bytes": total}
 
 
 def _kernels(backend: "Backend") -> dict[str, list[dict[str, Any]]]:
@@ -138,10 +146,10 @@ def _backend_lines(backend: Mapping[str, Any], *, chosen: bool) -> list[str]:
     if not backend["usable"]:
         return [f"{head}not usable: {backend['reason']}"]
     memory, capabilities = backend["memory"], backend["capabilities"]
+    room = f"memory unknown ({memory['error']})" if "error" in memory else _room(memory)
     lines = [
         head + ("usable, chosen" if chosen else "usable"),
-        f"    device {backend['device']}, {_gib(memory['free_bytes'])} of "
-        f"{_gib(memory['total_bytes'])} GiB free, contract {backend['contract']}",
+        f"    device {backend['device']}, {room}, contract {backend['contract']}",
         f"    types {', '.join(capabilities['dtypes'])}; schemes "
         f"{', '.join(capabilities['quant_schemes'])}; priority {capabilities['priority']}",
     ]
@@ -160,6 +168,10 @@ def _kernel(kernel: Mapping[str, Any]) -> str:
 def _columns(rows: Sequence[tuple[str, str]]) -> list[str]:
     width = max((len(first) for first, _ in rows), default=0)
     return [f"  {first:<{width}}  {second}" for first, second in rows]
+
+
+def _room(memory: Mapping[str, Any]) -> str:
+    return f"{_gib(memory['free_bytes'])} of {_gib(memory['total_bytes'])} GiB free"
 
 
 def _gib(size_bytes: int) -> str:
