@@ -13,7 +13,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
-from tests.unit.cuda.fakes import CopyingRuntime, FakeCapture
+from tests.unit.graphs.fakes import CopyingRuntime, FakeCapture
 from triton import knobs
 from triton.backends.compiler import GPUTarget
 from triton.runtime import driver
@@ -23,9 +23,9 @@ from tupelo_cuda.choices import ChoiceTable
 from tupelo_cuda.kernels import best_tokens, cuda_kernels
 from tupelo_cuda.options import Options
 from tupelo_cuda.products import candidates
-from tupelo_cuda.runner import GraphRunner
 
 from tupelo.backend import Backend, Capabilities, GraphGrade
+from tupelo.backend.graphs.runner import GraphRunner
 from tupelo.checkpoint import parse_hf_config
 from tupelo.conformance.sweep import run_sweep
 from tupelo.engine import Engine

@@ -132,3 +132,11 @@ def test_shipped_choices_are_ways_that_there_are(monkeypatch: pytest.MonkeyPatch
         assert product.key() == key
         assert name in candidates(product) or named(product, name), key
     assert known_choices("some other GPU") == {}
+
+
+def test_ragged_pages_by_hand() -> None:
+    got = ragged(np.array([20, 5, 33, 16], np.int32), 16)
+    assert got.indptr.tolist() == [0, 2, 3, 6, 7]
+    assert got.last.tolist() == [4, 5, 1, 16]
+    assert got.max_pages == 3
+    assert {a.dtype for a in got} == {np.dtype(np.int32)}

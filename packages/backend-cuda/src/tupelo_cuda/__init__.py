@@ -9,14 +9,14 @@ from functools import partial
 import torch
 
 from tupelo.backend import Backend, Capabilities, GraphGrade, RunnerParts, Unavailable
+from tupelo.backend.graphs.runner import GraphRunner
+from tupelo.backend.stream_runtime import StreamRuntime
 from tupelo_cuda.attention import CudaAttention
 from tupelo_cuda.builds import COUNTER
 from tupelo_cuda.choices import ChoiceTable
-from tupelo_cuda.graphs import CudaCapture
+from tupelo_cuda.graphs import cuda_capture
 from tupelo_cuda.kernels import best_tokens, cuda_kernels, product_table
 from tupelo_cuda.options import Options, read_options
-from tupelo_cuda.runner import GraphRunner
-from tupelo_cuda.runtime import CudaRuntime
 from tupelo_cuda.vendor import DEVICE, notes, versions, why_not
 
 __all__ = ["backend"]
@@ -71,7 +71,7 @@ def backend() -> Backend | Unavailable:
         kernels=cuda_kernels(table),
         attention=partial(CudaAttention, options),
         runner=partial(_runner, options, table),
-        runtime=CudaRuntime,
+        runtime=StreamRuntime,
         builds=COUNTER.total,
         versions=versions(),
         notes=notes(),
@@ -79,7 +79,7 @@ def backend() -> Backend | Unavailable:
 
 
 def _runner(options: Options, table: ChoiceTable | None, parts: RunnerParts) -> GraphRunner:
-    capture = CudaCapture(COUNTER.captured) if options.graphs else None
+    capture = cuda_capture(COUNTER.captured) if options.graphs else None
     warming = nullcontext if table is None else table.open
     return GraphRunner(
         parts,

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from tupelo.backend import KVPool, Runtime, StepInputs
+from tupelo.backend.staging import StagingRing
 from tupelo.batch import IntArray
 from tupelo.specs import AttentionSpec
 from tupelo.triton.attention import TritonAttention
@@ -21,7 +22,6 @@ from tupelo_cuda.attention_tuning import attention_tuning
 from tupelo_cuda.flashinfer_plan import PLAN_BYTES, Kind, Planner, Workspaces, build_modules
 from tupelo_cuda.paged_kernels import list_pages
 from tupelo_cuda.ragged import ragged
-from tupelo_cuda.staging import StagingRing
 
 STEPS_STAGED = 4
 """Steps whose plans may lie in pinned memory at once; the ring waits beyond."""

@@ -17,9 +17,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from tupelo.backend.staging import StagingRing
 from tupelo.batch import IntArray
 from tupelo.specs import AttentionSpec
-from tupelo_cuda.staging import StagingRing
 
 logger = logging.getLogger(__name__)
 

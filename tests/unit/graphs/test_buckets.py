@@ -3,9 +3,14 @@
 import numpy as np
 import pytest
 import torch
-from tupelo_cuda.buckets import DecodeLayout, at_least, decode_ladder, idle_batch, is_decode
-from tupelo_cuda.ragged import ragged
 
+from tupelo.backend.graphs.buckets import (
+    DecodeLayout,
+    at_least,
+    decode_ladder,
+    idle_batch,
+    is_decode,
+)
 from tupelo.batch import LAST_TOKEN, Batch, Bucket, PageDelta
 
 
@@ -88,11 +93,3 @@ def test_only_steps_whose_rows_all_decode_and_sample_are_decode_steps() -> None:
     assert not is_decode(batch)
     assert not is_decode(idle_batch((1, 1, 5), 0, 1, Bucket()))
     assert is_decode(idle_batch((1, 1), 0, 1, Bucket(2, 2)))
-
-
-def test_ragged_pages_by_hand() -> None:
-    got = ragged(np.array([20, 5, 33, 16], np.int32), 16)
-    assert got.indptr.tolist() == [0, 2, 3, 6, 7]
-    assert got.last.tolist() == [4, 5, 1, 16]
-    assert got.max_pages == 3
-    assert {a.dtype for a in got} == {np.dtype(np.int32)}

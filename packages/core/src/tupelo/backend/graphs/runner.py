@@ -31,8 +31,7 @@ from tupelo.backend import (
     StepInputs,
     Ticket,
 )
-from tupelo.batch import LAST_TOKEN, Batch, Bucket, Feature, StepResult
-from tupelo_cuda.buckets import (
+from tupelo.backend.graphs.buckets import (
     DecodeLayout,
     at_least,
     decode_ladder,
@@ -40,8 +39,8 @@ from tupelo_cuda.buckets import (
     idle_batch,
     is_decode,
 )
-from tupelo_cuda.graphs import Capture, Graph
-from tupelo_cuda.pieces import (
+from tupelo.backend.graphs.capture import Capture, Graph
+from tupelo.backend.graphs.pieces import (
     CannotCutError,
     Outs,
     Pieces,
@@ -50,7 +49,8 @@ from tupelo_cuda.pieces import (
     rows_of,
     token_ladder,
 )
-from tupelo_cuda.staging import StagingRing
+from tupelo.backend.staging import StagingRing
+from tupelo.batch import LAST_TOKEN, Batch, Bucket, Feature, StepResult
 
 logger = logging.getLogger(__name__)
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from tupelo.backend import AttentionBackend, HeadSplit, KVPool, Plan, RunnerParts, StepInputs
-from tupelo_cuda.graphs import Capture, Graph
+from tupelo.backend.graphs.capture import Capture, Graph
 
 FINE, COARSE, FINE_END = 64, 128, 1024
 MOST = 2048

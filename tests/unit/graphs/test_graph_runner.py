@@ -7,8 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from tests.unit.cuda.fakes import CopyingRuntime, FakeCapture
-from tupelo_cuda.runner import GraphRunner
+from tests.unit.graphs.fakes import CopyingRuntime, FakeCapture
 
 from tupelo.backend import (
     AttentionBackend,
@@ -19,6 +18,7 @@ from tupelo.backend import (
     RunnerParts,
     StepInputs,
 )
+from tupelo.backend.graphs.runner import GraphRunner
 from tupelo.checkpoint import parse_hf_config
 from tupelo.conformance.levels.pooling import models
 from tupelo.engine import Engine

@@ -35,7 +35,7 @@ class FakeCapture:
         self._open = _Recorder()
 
     def __call__(self, fn: Callable[[], Any]) -> tuple[FakeGraph, Any]:
-        """As ``tupelo_cuda.graphs.Capture``."""
+        """As ``tupelo.backend.graphs.capture.Capture``."""
         self.graphs.append(FakeGraph(fn))
         return self.graphs[-1], self.graphs[-1].value
 
