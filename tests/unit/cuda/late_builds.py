@@ -19,7 +19,6 @@ from triton.backends.compiler import GPUTarget
 from triton.runtime import driver
 from triton.runtime.jit import JITFunction
 from tupelo_cuda.attention import CudaAttention
-from tupelo_cuda.choices import ChoiceTable
 from tupelo_cuda.kernels import best_tokens, cuda_kernels
 from tupelo_cuda.options import Options
 from tupelo_cuda.products import candidates
@@ -30,6 +29,7 @@ from tupelo.checkpoint import parse_hf_config
 from tupelo.conformance.sweep import run_sweep
 from tupelo.engine import Engine
 from tupelo.engine.build import Source
+from tupelo.triton.choices import ChoiceTable
 
 LENGTHS = (1, 2, 3, 15, 16, 17, 33, 64, 65, 100, 200, 255, 256, 257, 300, 513, 700)
 COUNTS = (1, 2, 3, 7, 12, 24)

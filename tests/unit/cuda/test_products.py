@@ -8,14 +8,15 @@ import torch
 
 pytest.importorskip("triton", reason="triton is not installed")
 
-from tupelo_cuda.choices import ChoiceTable, Product, Run
 from tupelo_cuda.cublaslt import LtConfig, parse_name
 from tupelo_cuda.kernels import known_choices
 from tupelo_cuda.paged_kernels import list_pages
-from tupelo_cuda.products import ProductOps, candidates, named
+from tupelo_cuda.products import candidates, named
 from tupelo_cuda.ragged import ragged
 
 from tupelo.ops import OPS, LinearWeight
+from tupelo.triton.choices import ChoiceTable, Product, Run
+from tupelo.triton.products import ProductOps
 
 DTYPE = torch.float16
 CLOSE = {"atol": 2e-2, "rtol": 2e-2}
@@ -34,7 +35,7 @@ def _rows(count: int, width: int, seed: int = 0) -> torch.Tensor:
 
 @pytest.fixture(autouse=True)
 def _small_weights_have_a_choice(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tupelo_cuda.products.MIN_ELEMENTS", 0)
+    monkeypatch.setattr("tupelo.triton.products.MIN_ELEMENTS", 0)
 
 
 def _forced(name: str) -> tuple[ProductOps, list[str]]:

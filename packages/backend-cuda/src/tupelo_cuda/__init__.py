@@ -11,15 +11,18 @@ import torch
 from tupelo.backend import Backend, Capabilities, GraphGrade, RunnerParts, Unavailable
 from tupelo.backend.graphs.runner import GraphRunner
 from tupelo.backend.stream_runtime import StreamRuntime
+from tupelo.triton.builds import BuildCounter
+from tupelo.triton.choices import ChoiceTable
 from tupelo_cuda.attention import CudaAttention
-from tupelo_cuda.builds import COUNTER
-from tupelo_cuda.choices import ChoiceTable
+from tupelo_cuda.flashinfer_plan import num_modules
 from tupelo_cuda.graphs import cuda_capture
 from tupelo_cuda.kernels import best_tokens, cuda_kernels, product_table
 from tupelo_cuda.options import Options, read_options
 from tupelo_cuda.vendor import DEVICE, notes, versions, why_not
 
 __all__ = ["backend"]
+
+COUNTER = BuildCounter(num_modules)
 
 STEP_S = 0.030
 """A reader sees no gap in 30 ms, and a prompt of usual length fits."""

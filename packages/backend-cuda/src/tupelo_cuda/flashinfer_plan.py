@@ -7,6 +7,7 @@ after that ``Planner.replan`` calls the kernels' planner itself, as FlashInfer's
 """
 
 import logging
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -46,6 +47,12 @@ def why_not(spec: AttentionSpec, dtype: torch.dtype, kv_dtype: torch.dtype) -> s
     if spec.head_dim not in HEAD_DIMS:
         return f"head_dim {spec.head_dim} is none of {HEAD_DIMS}"
     return None
+
+
+def num_modules() -> int:
+    """FlashInfer's modules that were asked for so far; none where it is not loaded."""
+    jit = sys.modules.get("flashinfer.jit.core")
+    return 0 if jit is None else len(jit.jit_spec_registry.get_all_specs())
 
 
 @dataclass(frozen=True, slots=True)

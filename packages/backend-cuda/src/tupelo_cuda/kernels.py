@@ -11,7 +11,7 @@ from torch import Tensor
 
 from tupelo.config import environment
 from tupelo.ops import Kernel, OpCall, Tier
-from tupelo_cuda.choices import ChoiceTable
+from tupelo.triton.choices import ChoiceTable
 from tupelo_cuda.options import Options
 
 
@@ -21,7 +21,8 @@ def product_table(options: Options, device: str) -> ChoiceTable | None:
         return None
     import triton
 
-    from tupelo_cuda.products import candidates, measure, named, offered
+    from tupelo.triton.products import measure
+    from tupelo_cuda.products import candidates, named, offered
 
     name = torch.cuda.get_device_name(device)
     return ChoiceTable(
@@ -69,7 +70,8 @@ def plain_weights(call: OpCall) -> str | None:
 
 def _product_kernels(table: ChoiceTable | None) -> tuple[Kernel, ...]:
     """Products by choice, or without a table always by cuBLAS."""
-    from tupelo_cuda.products import ProductOps, cublas_only
+    from tupelo.triton.products import ProductOps
+    from tupelo_cuda.products import cublas_only
 
     ops = ProductOps(cublas_only() if table is None else table)
     named: dict[str, Callable[..., Any]] = {

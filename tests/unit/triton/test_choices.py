@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tupelo_cuda.choices import ROW_BUCKETS, ChoiceTable, Product, row_bucket
+
+from tupelo.triton.choices import ROW_BUCKETS, ChoiceTable, Product, row_bucket
 
 SECONDS = {"plain": 3.0, "fast": 1.0, "slow": 5.0}
 PRODUCT = Product("linear", 64, 32, "bfloat16", 16)
