@@ -12,11 +12,12 @@ import torch
 from torch import Tensor
 
 from tupelo.backend import KVPool, Plan, ReferenceAttention, Runtime, StepInputs
+from tupelo.backend.trial import PADDED, Trial
 from tupelo.specs import AttentionSpec
+from tupelo_tpu.kv_pool import XlaKVPool
 from tupelo_tpu.mosaic import attend, sinks_column
 from tupelo_tpu.options import Options
 from tupelo_tpu.pallas_shape import Shape, refusal, shape_for
-from tupelo_tpu.trial import LONGEST_ROW, difference
 
 logger = logging.getLogger(__name__)
 
@@ -165,9 +166,17 @@ def make_attention(
     if not wants_pallas(options, kind):
         return plain
     paged = PallasAttention(kernel, *args)
-    if page_size * max_pages < LONGEST_ROW:
-        return paged
-    reason = difference(paged, plain, specs, page_size, max_pages, runtime)
+    trial = Trial(
+        page_size=page_size,
+        max_pages=max_pages,
+        runtime=runtime,
+        num_groups=1 + max((kind.group for kind in specs), default=0),
+        dtype="bfloat16",
+        kv_dtype="bfloat16",
+        pool=XlaKVPool,
+        steps=(PADDED,),
+    )
+    reason = trial.difference(paged, plain, dict(enumerate(specs)))
     if not reason:
         return paged
     logger.warning("the Pallas kernel of attention is disabled: %s", reason)
