@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from tupelo.conformance.case import Case
-from tupelo.conformance.compare import EXACT, compare, outputs_of
 from tupelo.ops import OPS, LinearWeight, OpSpec, Sample
+from tupelo.ops.compare import EXACT, compare, outputs_of
 
 DTYPES = ("float32", "float16")
 

@@ -11,6 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 
+from tupelo.ops.compare import Differs
+
 LEVELS = {0: "contract", 1: "ops", 2: "attention and KV", 3: "engine", 4: "collectives"}
 """Levels of the kit; level 5, the server, is tupelo-server's."""
 
@@ -86,7 +88,9 @@ def run_case(case: Case) -> Result:
         measured = case.run()
     except Exception as error:  # a broken part can raise anything; the report carries it
         seconds = time.perf_counter() - start
-        message = str(error) if isinstance(error, CheckFailed) else f"{_name(error)}: {error}"
+        message = (
+            str(error) if isinstance(error, CheckFailed | Differs) else f"{_name(error)}: {error}"
+        )
         return Result(
             case.id, case.level, Status.FAILED, message, traceback.format_exc(limit=-6), seconds
         )

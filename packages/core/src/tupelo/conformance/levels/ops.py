@@ -8,7 +8,6 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import pairwise
 from types import FrameType
 from typing import Any
 
@@ -17,9 +16,10 @@ from torch import Tensor
 
 from tupelo.backend import Runtime
 from tupelo.conformance.case import Case, Measured, check
-from tupelo.conformance.compare import EXACT, compare, outputs_of
 from tupelo.conformance.target import Target
 from tupelo.ops import OPS, Kernel, LinearWeight, OpCall, OpSpec, OpTable, Sample, Tier
+from tupelo.ops.compare import EXACT, compare, outputs_of
+from tupelo.ops.inputs import reference_outputs, rounded
 from tupelo.ops.samples_elementwise import Alone
 
 
@@ -153,61 +153,13 @@ def run_watched(run: Callable[[], Any], reference: Callable[..., Any]) -> tuple[
 
 def device_args(target: Target, spec: OpSpec, sample: Sample, dtype: str) -> dict[str, Any]:
     """A sample's arguments in ``dtype`` on the device; views stay views, with NaN in the gaps."""
-    keep = (*spec.float32_args, *sample.float32_args)
-    backend, device = target.backend, _runtime(target).device
-    moved: dict[str, Any] = {}
-    for name, value in sample.args.items():
-        wanted = torch.float32 if name in keep else getattr(torch, dtype)
-        if isinstance(value, Tensor):
-            moved[name] = _move(value, wanted, device)
-        elif isinstance(value, LinearWeight):
-            tensors = {n: _move(t, wanted, device) for n, t in value.tensors.items()}
-            bias = None if value.bias is None else _move(value.bias, wanted, device)
-            moved[name] = LinearWeight(
-                value.out_features, value.in_features, tensors, bias, value.scheme
-            )
-        else:
-            moved[name] = backend.collectives(None) if isinstance(value, Alone) else value
-    return moved
+    group = target.backend.collectives(None)
+    moved = rounded(spec, sample, dtype, _runtime(target).device)
+    return {n: group if isinstance(v, Alone) else v for n, v in moved.items()}
 
 
 def _runtime(target: Target) -> Runtime:
     return target.backend.runtime(target.backend.device)
-
-
-def reference_outputs(spec: OpSpec, sample: Sample, dtype: str) -> tuple[Tensor, ...]:
-    """What the op is: of inputs rounded to ``dtype``, computed in float32 (or copied exactly)."""
-    wide = getattr(torch, dtype) if spec.exact_outputs else torch.float32
-    wide_args = (*spec.float32_args, *sample.float32_args)
-    ready: dict[str, Any] = {}
-    for name, value in sample.args.items():
-        narrow = torch.float32 if name in wide_args else getattr(torch, dtype)
-        keep = torch.float32 if name in wide_args else wide
-        if isinstance(value, LinearWeight):
-            tensors = {n: _round(t, narrow, keep) for n, t in value.tensors.items()}
-            bias = None if value.bias is None else _round(value.bias, narrow, keep)
-            value = LinearWeight(value.out_features, value.in_features, tensors, bias, value.scheme)
-        ready[name] = _round(value, narrow, keep) if isinstance(value, Tensor) else value
-    return outputs_of(spec.reference(**ready))
-
-
-def _round(value: Tensor, narrow: torch.dtype, wide: torch.dtype) -> Tensor:
-    return value.to(narrow).to(wide) if value.is_floating_point() else value
-
-
-def _move(value: Tensor, dtype: torch.dtype, device: torch.device) -> Tensor:
-    if not value.is_floating_point():
-        return value.to(device)
-    if value.is_contiguous():
-        return value.to(device, dtype)
-    # Cut out of a larger tensor, axis by axis: some devices have slices, but no strides.
-    steps = value.stride()
-    wider = [value.shape[0], *(a // b for a, b in pairwise(steps)), steps[-1]]
-    view = torch.full(wider, float("nan"), dtype=dtype, device=device)[..., 0]
-    for axis, size in enumerate(value.shape):
-        view = view.narrow(axis, 0, size)
-    assert view.device.type != "cpu" or view.stride() == steps, "a sample's gaps are no slices"
-    return view.copy_(value)
 
 
 def _invariance_case(target: Target, spec: OpSpec, dtype: str) -> Case:

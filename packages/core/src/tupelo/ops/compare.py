@@ -5,8 +5,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from tupelo.conformance.case import CheckFailed
-from tupelo.ops import Tolerance
+from tupelo.ops.spec import Tolerance
+
+
+class Differs(AssertionError):
+    """Outputs are not those of the op; the message names the worst element."""
+
 
 EXACT = Tolerance(absolute=0.0, relative=0.0, reason="ids and copies are exact")
 
@@ -16,7 +20,7 @@ def outputs_of(value: object) -> tuple[Tensor, ...]:
     parts = value if isinstance(value, tuple) else (value,)
     for part in parts:
         if not isinstance(part, Tensor):
-            raise CheckFailed(f"an output is {type(part).__name__}, not a tensor")
+            raise Differs(f"an output is {type(part).__name__}, not a tensor")
     return parts
 
 
@@ -37,10 +41,10 @@ def compare(
         The largest absolute error, and the largest share of the tolerance that an element used.
 
     Raises:
-        CheckFailed: names the worst element.
+        Differs: names the worst element.
     """
     if len(got) != len(want):
-        raise CheckFailed(f"{len(got)} outputs; the op has {len(want)}")
+        raise Differs(f"{len(got)} outputs; the op has {len(want)}")
     limits = list(tolerances) * (len(want) if len(tolerances) == 1 else 1)
     worst, share = 0.0, 0.0
     for index, (g, w, limit) in enumerate(zip(got, want, limits, strict=True)):
@@ -53,9 +57,9 @@ def _compare_one(
     index: int, got: Tensor, want: Tensor, limit: Tolerance, scale: float
 ) -> tuple[float, float]:
     if got.shape != want.shape:
-        raise CheckFailed(f"output {index} is {tuple(got.shape)}; the op's is {tuple(want.shape)}")
+        raise Differs(f"output {index} is {tuple(got.shape)}; the op's is {tuple(want.shape)}")
     if got.is_floating_point() != want.is_floating_point():
-        raise CheckFailed(f"output {index} is {got.dtype}; the op's is {want.dtype}")
+        raise Differs(f"output {index} is {got.dtype}; the op's is {want.dtype}")
     if not want.numel():
         return 0.0, 0.0
     g, w = got.detach().cpu().double(), want.double()
@@ -67,7 +71,7 @@ def _compare_one(
     error, share = float(difference.max()), float(over.max())
     if not share <= 1.0:
         where = tuple(int(i) for i in torch.unravel_index(torch.tensor(place), want.shape))
-        raise CheckFailed(
+        raise Differs(
             f"output {index} at {where}: got {float(g.flatten()[place]):.6g}, want "
             f"{float(w.flatten()[place]):.6g}; {int((over > 1).sum())} of {want.numel()} elements "
             f"are off by more than {limit.absolute * scale:.3g} + {limit.relative:.3g} x |want| "
