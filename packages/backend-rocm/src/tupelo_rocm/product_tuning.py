@@ -1,0 +1,21 @@
+"""Sizes of core's products by architecture: which launches are tried, and the experts' tiles.
+
+None was measured on a card: they follow from what the compiler says of each architecture. Imported
+only where triton is.
+"""
+
+from torch import Tensor
+
+from tupelo.triton.moe import MoEConfig, moe_config
+from tupelo.triton.products import Launches
+from tupelo_rocm.arch import Arch
+
+
+def launches(arch: Arch) -> Launches:
+    """Which launches of products are tried."""
+    return Launches(shared_bytes=arch.lds_bytes)
+
+
+def moe_sizes(arch: Arch, x: Tensor, gate_up: Tensor) -> MoEConfig:
+    """The experts' tiles."""
+    return moe_config(x, gate_up)
