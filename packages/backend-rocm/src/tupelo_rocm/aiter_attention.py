@@ -100,11 +100,7 @@ class AiterAttention:
             cu_seqlens=inputs.cu_seqlens_q,
             lens=torch.empty_like(inputs.seq_lens),
             tables={
-                group: torch.empty(
-                    (rows, inputs.page_tables[group].shape[1]),
-                    dtype=torch.int32,
-                    device=inputs.positions.device,
-                )
+                group: _table(rows, inputs.page_tables[group].shape[1], inputs.positions.device)
                 for group in self._groups
             },
             slot_mapping=inputs.slot_mapping,
@@ -160,9 +156,7 @@ class AiterAttention:
                         max_keys=keys,
                         cu_seqlens=torch.arange(rows + 1, dtype=torch.int32, device=device),
                         lens=torch.ones(rows, dtype=torch.int32, device=device),
-                        tables={
-                            kind.group: torch.zeros((rows, width), dtype=torch.int32, device=device)
-                        },
+                        tables={kind.group: _table(rows, width, device).zero_()},
                         slot_mapping=(),
                     )
                     self._launch(q, torch.empty_like(q), kind, buffers, plan, sinks)
@@ -195,6 +189,12 @@ class AiterAttention:
             v_descale=None,
             sinks=sinks,
         )
+
+
+def _table(rows: int, width: int, device: torch.device) -> Tensor:
+    """(rows, width) int32. A tile of its kernels may reach beyond a row's pages, and reads the
+    table there, so what follows the last row is memory too."""
+    return torch.zeros((rows + 1, width), dtype=torch.int32, device=device)[:rows]
 
 
 def _fill(plan: AiterPlan, inputs: StepInputs) -> None:

@@ -210,19 +210,22 @@ class ChosenAttention(AttentionBackend):
     def _warm(
         self, name: str, spec: int, dtype: torch.dtype, layer: int, kv: KVPool
     ) -> Refusal | None:
-        """Build every kernel of an implementation and try it; what the compiler said where it
-        failed, or how it differs."""
+        """Try an implementation and build every kernel of it; how it differs, or what the compiler
+        said where it failed."""
         if name == "reference":
             return None
+        if self.tries:
+            off = self._difference(name, spec, dtype, layer, kv)
+            if off:
+                return self._passed_over(name, f"{DIFFERS}: {off}")
         try:
             self.built[name].warmup(spec, layer, kv, dtype)
-            off = self._difference(name, spec, dtype, layer, kv) if self.tries else ""
         except Exception as error:
             if not _from_compiler(error):
                 raise
             first = str(error).strip().splitlines() or [type(error).__name__]
             return self._passed_over(name, f"{DOES_NOT_COMPILE}: {first[0]}")
-        return self._passed_over(name, f"{DIFFERS}: {off}") if off else None
+        return None
 
     def _passed_over(self, name: str, reason: Refusal) -> Refusal:
         """``reason``; and no plans are made for what no other spec uses."""
