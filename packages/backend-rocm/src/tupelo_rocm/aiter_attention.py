@@ -43,15 +43,16 @@ class AiterPlan:
     Attributes:
         decodes: every row has one token, token i being row i's; such a plan of a bucket can be
             refilled.
-        covered: every token belongs to a row, so that every output is written.
+        num_tokens: of rows; those beyond are padding.
         max_queries, max_keys: bounds of a row's tokens.
-        cu_seqlens: (R + 1,) int32. lens: (R,) int32, at least 1.
+        cu_seqlens: (R + 1,) int32; where every row decodes, padding rows have a token too.
+        lens: (R,) int32, at least 1.
         tables: by page group (R, max_pages) int32, at least 0.
         slot_mapping: as in ``StepInputs``.
     """
 
     decodes: bool
-    covered: bool
+    num_tokens: int
     max_queries: int
     max_keys: int
     cu_seqlens: Tensor
@@ -79,6 +80,7 @@ class AiterAttention:
         self._specs = tuple(specs)
         self._groups = sorted({kind.group for kind in specs})
         self._max_len = max_pages * page_size
+        self._device = runtime.device
         self._attend = load("unified_attention")
 
     def plan(self, inputs: StepInputs, out: AiterPlan | None = None) -> AiterPlan:
@@ -94,10 +96,10 @@ class AiterAttention:
         longest = int(host.seq_lens.max(initial=1))
         plan = AiterPlan(
             decodes=decodes,
-            covered=decodes or tokens == host.num_tokens,
+            num_tokens=tokens if decodes else host.num_tokens,
             max_queries=1 if decodes else int(counts.max(initial=1)),
             max_keys=self._max_len if static and decodes else power_of_two(longest),
-            cu_seqlens=inputs.cu_seqlens_q,
+            cu_seqlens=self._ends(rows) if decodes else inputs.cu_seqlens_q,
             lens=torch.empty_like(inputs.seq_lens),
             tables={
                 group: _table(rows, inputs.page_tables[group].shape[1], inputs.positions.device)
@@ -134,9 +136,11 @@ class AiterAttention:
         sinks: Tensor | None = None,
     ) -> Tensor:
         """``forward`` of tokens whose K/V lie in the pool already."""
-        make = torch.empty if plan.covered else torch.zeros
-        out = make(q.shape, dtype=q.dtype, device=q.device)
-        self._launch(q, out, self._specs[spec], kv.buffers(layer), plan, sinks)
+        total = plan.num_tokens
+        out = torch.empty(q.shape, dtype=q.dtype, device=q.device)
+        self._launch(q[:total], out[:total], self._specs[spec], kv.buffers(layer), plan, sinks)
+        if total < len(q):
+            out[total:] = 0
         return out
 
     def warmup(self, spec: int, layer: int, kv: KVPool, dtype: torch.dtype) -> None:
@@ -151,15 +155,19 @@ class AiterAttention:
                 for keys in WARM_KEYS:
                     plan = AiterPlan(
                         decodes=queries == 1,
-                        covered=True,
+                        num_tokens=rows,
                         max_queries=queries,
                         max_keys=keys,
-                        cu_seqlens=torch.arange(rows + 1, dtype=torch.int32, device=device),
+                        cu_seqlens=self._ends(rows),
                         lens=torch.ones(rows, dtype=torch.int32, device=device),
                         tables={kind.group: _table(rows, width, device).zero_()},
                         slot_mapping=(),
                     )
                     self._launch(q, torch.empty_like(q), kind, buffers, plan, sinks)
+
+    def _ends(self, rows: int) -> Tensor:
+        """(rows + 1,) int32 of rows of one token."""
+        return torch.arange(rows + 1, dtype=torch.int32, device=self._device)
 
     def _launch(
         self,
@@ -203,8 +211,6 @@ def _fill(plan: AiterPlan, inputs: StepInputs) -> None:
     for group, table in plan.tables.items():
         torch.index_select(inputs.page_tables[group], 0, inputs.slots, out=table)
         table.clamp_(min=0)  # pages behind every window may be named -1
-    if plan.cu_seqlens.data_ptr() != inputs.cu_seqlens_q.data_ptr():
-        plan.cu_seqlens.copy_(inputs.cu_seqlens_q)
     for old, new in zip(plan.slot_mapping, inputs.slot_mapping, strict=True):
         if old.data_ptr() != new.data_ptr():
             old.copy_(new)
