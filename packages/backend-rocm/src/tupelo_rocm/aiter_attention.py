@@ -60,6 +60,10 @@ class AiterPlan:
     tables: dict[int, Tensor]
     slot_mapping: tuple[Tensor, ...]
 
+    def holds(self, rows: int, longest: int) -> bool:
+        """Whether it is of a bucket of so many decode rows, each of any length."""
+        return self.decodes and len(self.lens) == rows and self.max_keys == longest
+
 
 class AiterAttention:
     """Some layers' attention; arguments as for every attention.
@@ -89,7 +93,7 @@ class AiterAttention:
         static = host.bucket.tokens > 0
         tokens, rows = inputs.positions.shape[0], inputs.slots.shape[0]
         decodes = tokens == rows and host.num_decode_rows == host.num_rows
-        if out is not None and static and decodes and out.decodes and len(out.lens) == rows:
+        if out is not None and static and decodes and out.holds(rows, self._max_len):
             _fill(out, inputs)
             return out
         counts = np.diff(host.cu_seqlens_q)
