@@ -11,6 +11,7 @@ import re
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -25,12 +26,23 @@ from triton.runtime.jit import JITFunction
 TARGETS = {
     "sm_80": GPUTarget("cuda", 80, 32),
     "sm_90": GPUTarget("cuda", 90, 32),
-    "gfx942": GPUTarget("hip", "gfx942", 64),
+    "sm_100": GPUTarget("cuda", 100, 32),
+    "sm_120": GPUTarget("cuda", 120, 32),
+    **{name: GPUTarget("hip", name, 64) for name in ("gfx90a", "gfx942", "gfx950")},
+    **{name: GPUTarget("hip", name, 32) for name in ("gfx1100", "gfx1201")},
 }
 
 
 def main(target: str, *parts: str) -> None:
-    """Compile what the named launches, or all, would launch."""
+    """Compile what the named launches, or all, would launch, and print what comes of it."""
+    for facts in compile_for(target, {n: LAUNCHES[n] for n in parts or LAUNCHES}):
+        print(json.dumps(facts), flush=True)
+
+
+def compile_for(
+    target: str, launches: Mapping[str, Callable[[], None]]
+) -> Iterator[dict[str, Any]]:
+    """Compile what the launches would launch; facts of each kernel. For a process of its own."""
     stand_in = SimpleNamespace(
         get_current_device=lambda: 0,
         get_current_stream=lambda device: 0,
@@ -44,14 +56,12 @@ def main(target: str, *parts: str) -> None:
         compiled.append(run(self, *args, grid=grid, warmup=True, **kwargs))
 
     JITFunction.run = compile_only
-    for name, launch in LAUNCHES.items():
-        if parts and name not in parts:
-            continue
+    for name, launch in launches.items():
         compiled.clear()
         with torch.inference_mode():
             launch()
         for kernel in compiled:
-            print(json.dumps({"launch": name, **_facts(kernel)}), flush=True)
+            yield {"launch": name, **_facts(kernel)}
 
 
 def _facts(kernel: Any) -> dict[str, Any]:
@@ -61,11 +71,21 @@ def _facts(kernel: Any) -> dict[str, Any]:
         ptx = kernel.asm["ptx"]
         return facts | {
             "spills": _ptx_spills(ptx, kernel.metadata.target.arch),
-            "matrix": len(re.findall(r"wgmma\.mma_async|mma\.sync", ptx)),
+            "matrix": len(re.findall(r"wgmma\.mma_async|mma\.sync|tcgen05\.mma", ptx)),
+            "binary_bytes": len(kernel.asm["cubin"]),
         }
     text = kernel.asm["amdgcn"]
-    spills = sum(int(n) for n in re.findall(r"\.vgpr_spill_count:\s*(\d+)", text))
-    return facts | {"spills": spills, "matrix": len(re.findall(r"v_mfma", text))}
+    counts = {
+        name: sum(int(n) for n in re.findall(rf"\.{name}:\s*(\d+)", text))
+        for name in ("vgpr_spill_count", "vgpr_count", "agpr_count")
+    }
+    return facts | {
+        "spills": counts["vgpr_spill_count"],
+        "registers": counts["vgpr_count"],  # those for matrices included
+        "warps": kernel.metadata.num_warps,
+        "matrix": len(re.findall(r"v_mfma|v_wmma", text)),
+        "binary_bytes": len(kernel.asm["hsaco"]),
+    }
 
 
 def _ptx_spills(ptx: str, arch: int) -> int:

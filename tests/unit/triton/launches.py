@@ -20,6 +20,10 @@ from tupelo.triton.paged import store_kv
 from tupelo.triton.tuning import AttentionTuning
 
 BF16 = torch.bfloat16
+
+SIZES = AttentionTuning()
+"""Of the attention kernels; whoever compiles for a backend puts its own here."""
+
 HIDDEN, INNER, HEADS, KV_HEADS = 4096, 14336, 32, 8
 
 
@@ -126,7 +130,7 @@ def attention(
     pool = TorchKVPool([stored], [64], 16, runtime)
     steps = ((1, 1, True), (1, 1, False), (32, 1, False), (64, 1, False), (4, 200, False))
     for count, new, fused in steps:
-        tuning = AttentionTuning(fused_merge=fused)
+        tuning = replace(SIZES, fused_merge=fused)
         backend = TritonAttention([kind], 16, 256, runtime, tuning=tuning)
         inputs = step([new] * count, Bucket(count * new, count))
         if count == 64:
@@ -162,7 +166,7 @@ def one_decode(
     if turn & 1:
         groups = PrefixGroups(np.array([0, 4], np.int32), np.array([256], np.int32))
         inputs.host.prefix_groups = groups
-    tuning = AttentionTuning(fused_merge=bool(turn & 4))
+    tuning = replace(SIZES, fused_merge=bool(turn & 4))
     backend = TritonAttention([spec], page_size, 17, runtime, tuning=tuning)
     plan = replace(backend.plan_decode(inputs), one_token_rows=not turn & 2)
     q = empty(4, heads, dim, dtype=dtype)
