@@ -146,7 +146,7 @@ TOOL_SPECIMENS: list[tuple[str, str]] = [
     ),
     (
         "minicpm5",
-        f'Wait.\n<function name="lookup"><param name="place"><![CDATA[{MARKUP_PLACE}]]></param>'
+        f'Wait.<function name="lookup"><param name="place"><![CDATA[{MARKUP_PLACE}]]></param>'
         '<param name="days">3</param></function>\n<function name="ping"></function>',
     ),
     ("pythonic", "[lookup(place='Ōsaka, \"the 2nd\"', days=3), ping()]"),

@@ -11,25 +11,8 @@ from tests.unit.text.parsing import parse_pieces, ways_to_cut
 from tupelo.text.detect import detected_reasoning, detected_tools, named_reasoning, named_tools
 from tupelo.text.tools.events import Call, Parsed
 
-# Complete cases where Tupelo gives another result on purpose.
-TEXT_IS_KEPT = {
-    # One other project drops text that stands beside calls, or keeps it, depending on whether it
-    # streams; here text is never dropped before a call, since it has been given out by then.
-    "llama3_json/vllm/1": "Here is the result: Would you like to know more?",
-    "llama3_json/vllm/8": "Here are the results: Would you like to know more?",
-    "minicpm5/vllm/2": "Intro before.\n\nOutro after.",
-    "minicpm5/vllm/10": "Head\n\nTXT\n\nTail",
-    "phi4_mini/vllm/5": "Let me check the weather for you.",
-    # The reply was asked for as JSON, and a code fence around it is taken off; here a grammar
-    # keeps the fence from being written.
-    "llama3_json/llamacpp/6318": '```json\n"42"\n```',
-    "mistral_think/llamacpp/2648": '```json\n{"amount": 123.45, "date": "2025-12-03"}\n```',
-}
-THOUGHTS_STAY_THOUGHTS = {
-    # Thoughts that never end are turned into the answer, once it is known that none follows; here
-    # they have been given out as thoughts by then.
-    "nemotron_v3/vllm/4": "This is plain content",
-}
+ASKED_AS_JSON = {"llama3_json/llamacpp/6318", "mistral_think/llamacpp/2648"}
+"""The tests that these come from ask for the reply as JSON."""
 NOT_PROMPTED = {"gemma4/vllm/10"}
 """The opening marker stands in the output, so the prompt did not have it, as the case says."""
 
@@ -66,7 +49,10 @@ def test_tool_calls(formats_dir: Path) -> None:
     rng = random.Random(1)
     num_complete = 0
     for case in data["cases"]:
-        options: dict[str, Any] = {"tools": named_tools(case["family"])}
+        options: dict[str, Any] = {
+            "tools": named_tools(case["family"]),
+            "json_reply": case["id"] in ASKED_AS_JSON,
+        }
         if case["family"] == "cohere_command":  # one case has thoughts, which are no text
             options["reasoning"] = named_reasoning("cohere")
         parsed = _parsed(case, rng, descriptions=_tools_of(case, data), **options)
@@ -74,8 +60,7 @@ def test_tool_calls(formats_dir: Path) -> None:
             assert parsed.text.strip() or parsed.calls, case["id"]
             continue
         num_complete += 1
-        text = TEXT_IS_KEPT.get(case["id"], case["normal_text"])
-        assert parsed.text.strip() == text.strip(), case["id"]
+        assert parsed.text.strip() == case["normal_text"].strip(), case["id"]
         assert len(parsed.calls) == len(case["calls"]), case["id"]
         assert all(map(_same, parsed.calls, case["calls"])), case["id"]
     assert num_complete == 856
@@ -132,6 +117,7 @@ def test_reasoning(formats_dir: Path) -> None:
         options: dict[str, Any] = {
             "reasoning": None if family == "identity" else named_reasoning(family),
             "in_reasoning": case["starts_in_reasoning"] and case["id"] not in NOT_PROMPTED,
+            "json_reply": case["id"] in ASKED_AS_JSON,
         }
         if case.get("tool_family"):
             options["tools"] = named_tools(case["tool_family"])
@@ -140,10 +126,8 @@ def test_reasoning(formats_dir: Path) -> None:
             assert parsed.reasoning.strip() == case["reasoning"].strip(), case["id"]
             assert case["calls"][0]["name"] in parsed.text, case["id"]
             continue
-        thoughts = THOUGHTS_STAY_THOUGHTS.get(case["id"])
-        text = TEXT_IS_KEPT.get(case["id"], case["content"]) if thoughts is None else ""
-        assert parsed.text.strip() == text.strip(), case["id"]
-        assert parsed.reasoning.strip() == (thoughts or case["reasoning"]).strip(), case["id"]
+        assert parsed.text.strip() == case["content"].strip(), case["id"]
+        assert parsed.reasoning.strip() == case["reasoning"].strip(), case["id"]
         assert len(parsed.calls) == len(case["calls"]), case["id"]
         assert all(map(_same, parsed.calls, case["calls"])), case["id"]
     assert len(data["cases"]) == 563

@@ -124,6 +124,72 @@ def test_text_is_given_out_at_once() -> None:
     assert parser.finish() == [Text("\n")]
 
 
+LLAMA_CALL = '{"name": "ping", "parameters": {}}'
+MINICPM_CALL = '<function name="ping"></function>'
+
+
+@pytest.mark.parametrize(
+    ("family", "text", "kept"),
+    [
+        ("llama3", f"Sure. Here it is: {LLAMA_CALL} Anything else?", "Sure."),
+        ("llama3", f"Sure. {LLAMA_CALL}", "Sure."),
+        ("llama3", f"{'long ' * 60}{LLAMA_CALL}", ("long " * 60).rstrip()),
+        ("llama3", 'Here: {"a": 1} is no call.', 'Here: {"a": 1} is no call.'),
+        ("minicpm5", f"One. Let me see (soon.)\n\n{MINICPM_CALL}\nDone.", "One."),
+        ("minicpm5", f"Let me see “now.”{MINICPM_CALL} and", "Let me see “now.”"),
+        ("phi4_mini", 'Wait!\nfunctools[{"name": "ping", "arguments": {}}]', ""),
+    ],
+)
+def test_a_sentence_that_introduces_calls_is_dropped(family: str, text: str, kept: str) -> None:
+    for pieces in ways_to_cut(text, random.Random(12)):
+        parsed = parse_pieces(pieces, tools=named_tools(family), descriptions=TOOLS)
+        assert parsed.text == kept
+        assert _calls(parsed) == ([] if "no call" in text else [PING])
+
+
+def test_text_that_may_introduce_calls_waits_for_the_next_sentence() -> None:
+    parser = OutputParser(tools=named_tools("llama3"))
+    assert parser.push("One, v1.5") == []
+    assert parser.push(". Two") == [Text("One, v1.5.")]
+    assert parser.push("\nThree") == [Text(" Two")]
+    assert parser.finish() == [Text("\nThree")]
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ('```json\n{"a": "`b`"}\n```\n', '{"a": "`b`"}'),
+        (' \n```\n{"a": 1}```', '{"a": 1}'),
+        ('```json\n{"a": 1}\n``', '{"a": 1}\n``'),
+        ('```json\n["``` ", "````", 1]\n``` \n', '["``` ", "````", 1]'),
+        (' {"a": 1}\n', ' {"a": 1}\n'),
+        ("```python\n1\n```", "```python\n1\n```"),
+        ("``", "``"),
+        (" ", " "),
+    ],
+)
+def test_a_fence_is_taken_off_json_that_was_asked_for(text: str, shown: str) -> None:
+    for pieces in ways_to_cut(text, random.Random(13), 10):
+        assert parse_pieces(pieces, json_reply=True).text == shown
+        assert parse_pieces(pieces).text == text
+        thought = ["<think>Hm.</think>", *pieces]
+        parsed = parse_pieces(thought, json_reply=True, reasoning=named_reasoning("qwen3"))
+        assert parsed.text.strip() == shown.strip()
+
+
+def test_thoughts_that_nobody_asked_for_are_the_answer_if_they_never_end() -> None:
+    family = named_reasoning("nemotron_3")
+    for inside, text, thoughts, answer in (
+        (False, "<think>Four.", "", "Four."),
+        (False, "<think>Hm.</think>Four.", "Hm.", "Four."),
+        (True, "<think>Hm", "Hm", ""),
+        (None, "<think>Hm", "Hm", ""),
+    ):
+        for pieces in ways_to_cut(text, random.Random(14)):
+            parsed = parse_pieces(pieces, reasoning=family, in_reasoning=inside)
+            assert (parsed.reasoning, parsed.text) == (thoughts, answer)
+
+
 def test_no_more_calls_than_are_wanted() -> None:
     for family, text in TOOL_SPECIMENS:
         for size in (1, 1000):
@@ -310,6 +376,12 @@ def test_work_grows_with_the_text(family: str) -> None:
     for unit in [*HOSTILE, *openers, *specimen, *halves]:
         for start in ("", *halves):
             assert _grows_evenly(start, unit, **options), (start, unit)
+
+
+def test_work_grows_with_json_in_a_fence() -> None:
+    for start in ("", "```json\n", "```json\n{}"):
+        for unit in [*HOSTILE, "`", "` ", "``` ", " \n"]:
+            assert _grows_evenly(start, unit, json_reply=True), (start, unit)
 
 
 @pytest.mark.parametrize("family", THINKERS)

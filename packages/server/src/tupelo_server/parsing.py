@@ -33,7 +33,7 @@ class Parsing:
     """What is to be found in the outputs of one request.
 
     Attributes:
-        tools, reasoning, in_reasoning, max_calls: see ``OutputParser``.
+        tools, reasoning, in_reasoning, max_calls, json_reply: see ``OutputParser``.
         descriptions: the tools of the request.
         shown_ids: special tokens that are markers, which the parser must see.
     """
@@ -43,6 +43,7 @@ class Parsing:
     descriptions: Sequence[Mapping[str, Any]] = ()
     in_reasoning: bool | None = None
     max_calls: int | None = None
+    json_reply: bool = False
     shown_ids: frozenset[int] = frozenset()
 
     @property
@@ -58,6 +59,7 @@ class Parsing:
             descriptions=self.descriptions,
             in_reasoning=self.in_reasoning,
             max_calls=self.max_calls,
+            json_reply=self.json_reply,
         )
 
 
@@ -191,6 +193,7 @@ class Formats:
             descriptions=form.use.tools,
             in_reasoning=self.thinking_at_end(prompt),
             max_calls=form.use.max_calls,
+            json_reply=form.wants_json,
             shown_ids=self._shown_ids(tools, reasoning),
         )
 

@@ -90,10 +90,14 @@ class ReplyForm:
         return replace(own, after=self._after)
 
     @property
+    def wants_json(self) -> bool:
+        """Whether the client asks for a text that is JSON."""
+        return self.own is not None and self.own.kind in _SCHEMAS
+
+    @property
     def _together(self) -> bool:
         """Whether one grammar holds calls, and perhaps text that a schema describes."""
-        own = self.own
-        return bool(self.use.forced or (self.use.tools and own and own.kind in _SCHEMAS))
+        return bool(self.use.forced or (self.use.tools and self.wants_json))
 
     @property
     def _may_think(self) -> bool:

@@ -13,6 +13,7 @@ from tupelo.text.reasoning.split import Splitter
 from tupelo.text.tools.channels import ChannelFormat
 from tupelo.text.tools.events import Event, Parsed, fold
 from tupelo.text.tools.family import ToolFamily
+from tupelo.text.tools.held import Fence
 from tupelo.text.tools.machine import Format, PlainFormat
 from tupelo.text.tools.schemas import ToolSchemas
 from tupelo.text.tools.source import Pushed, Source, Step
@@ -33,6 +34,7 @@ class OutputParser:
         descriptions: Iterable[Mapping[str, Any]] = (),
         in_reasoning: bool | None = None,
         max_calls: int | None = None,
+        json_reply: bool = False,
     ) -> None:
         """Begin.
 
@@ -43,8 +45,11 @@ class OutputParser:
             descriptions: the request's tools, which say what types parameters have.
             in_reasoning: whether the prompt ends inside the thoughts; None if nobody knows.
             max_calls: behind so many calls the output is over: nothing more is given out.
+            json_reply: the text was asked for as JSON: a code fence around it is taken off.
         """
         self._writer = Writer(max_calls)
+        if json_reply:
+            self._writer.held.append(Fence())
         self._stages: list[Pushed] = []
         self._sources: list[Source] = []
         think = reasoning.form if reasoning is not None else None

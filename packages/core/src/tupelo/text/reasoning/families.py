@@ -27,6 +27,7 @@ def _think(
     begins_inside: bool = False,
     opened_twice: str = "dropped",
     stray_close: str = "dropped",
+    unended: str = "thoughts",
     interrupts: tuple[str, ...] = (),
     dropped: tuple[str, ...] = (),
 ) -> ThinkFormat:
@@ -37,6 +38,7 @@ def _think(
         begins_inside=begins_inside,
         opened_twice=opened_twice,
         stray_close=stray_close,
+        unended=unended,
         interrupts=interrupts,
         dropped=dropped,
     )
@@ -80,7 +82,9 @@ _ALL = (
             dropped=KIMI_K3_DROPPED,
         ),
     ),
-    ReasoningFamily("nemotron_3", _think(), ("nemotron_v3", "nemotron_v2", "nemotron")),
+    ReasoningFamily(
+        "nemotron_3", _think(unended="text"), ("nemotron_v3", "nemotron_v2", "nemotron")
+    ),
     ReasoningFamily("minimax", _think(begins_inside=True), ("minimax_m2", "minimax-m2")),
     ReasoningFamily(
         "minimax-append-think",

@@ -18,6 +18,8 @@ class ThinkFormat:
             or part of the "thoughts".
         stray_close: what ``close`` is at the beginning of an output without thoughts: "dropped",
             or "text".
+        unended: what thoughts are that the output begins, though the prompt is known not to, and
+            does not end: "thoughts", or "text", for the model was told not to think.
         interrupts: markers that end the thoughts and belong to the answer.
         label: a word behind ``opens``, alone on its line, that is no thought.
         repeats: there may be more thoughts later on.
@@ -31,6 +33,7 @@ class ThinkFormat:
     begins_inside: bool = False
     opened_twice: str = "dropped"
     stray_close: str = "dropped"
+    unended: str = "thoughts"
     interrupts: tuple[str, ...] = ()
     label: str = ""
     repeats: bool = False
@@ -93,9 +96,12 @@ class Splitter:
                 continue
             yield from self._label()
         self._writer.reasoning(form.prompted_text)
-        found = yield from source.until(
-            self._ends, self._writer.reasoning, consume=False, half_marker=False
-        )
+        unsure: list[str] = []
+        hold = form.unended == "text" and self._inside is False
+        sink = unsure.append if hold else self._writer.reasoning
+        found = yield from source.until(self._ends, sink, consume=False, half_marker=False)
+        if hold:
+            (self._writer.reasoning if found else self._answer)("".join(unsure))
         if found == form.close:
             source.take(len(found))
         self._writer.end_reasoning()

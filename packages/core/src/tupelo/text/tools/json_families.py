@@ -124,7 +124,9 @@ JSON_FAMILIES = (
     ToolFamily("command_r", _COMMAND_R, ("cohere_command_r_plus",)),
     ToolFamily(
         "phi4_mini",
-        JsonFormat(opens=("functools",), ambiguous=("functools",), text_after=False),
+        JsonFormat(
+            opens=("functools",), ambiguous=("functools",), text_after=False, introduced=True
+        ),
         ("phi4_mini_json", "firefunction_v2"),
     ),
     ToolFamily(
@@ -140,7 +142,13 @@ JSON_FAMILIES = (
     ),
     ToolFamily(
         "llama3",
-        JsonFormat(opens=("<|python_tag|>",), bare=("{",), separators=";,"),
+        JsonFormat(
+            opens=("<|python_tag|>",),
+            bare=("{",),
+            separators=";,",
+            text_after=False,
+            introduced=True,
+        ),
         ("llama3_json", "llama4_json", "llama3_json_python_tag"),
     ),
     ToolFamily("gigachat3", _GIGACHAT),

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
+from tupelo.text.tools.held import LeadIn
 from tupelo.text.tools.schemas import ToolSchemas
 from tupelo.text.tools.source import Finder, MalformedError, Source, Step
 from tupelo.text.tools.writer import Writer
@@ -15,6 +16,7 @@ class Format:
     Attributes:
         dropped: markers that are no text wherever they stand outside of calls.
         text_after: whether text may follow a block of calls; else what follows is dropped.
+        introduced: whether a sentence that introduces calls is dropped with their markers.
         replaced: characters that stand for others in this model's output.
     """
 
@@ -22,6 +24,7 @@ class Format:
 
     dropped: tuple[str, ...] = ()
     text_after: bool = True
+    introduced: bool = False
     replaced: tuple[tuple[str, str], ...] = ()
 
     @property
@@ -50,6 +53,8 @@ class CallMachine:
         self.tools = tools
         self._starts = Finder((*form.openers, *form.dropped))
         self._ends = Finder(form.closers)
+        if form.introduced:
+            writer.held.append(LeadIn())
 
     def steps(self) -> Step[None]:
         """Read the whole output."""

@@ -92,6 +92,8 @@ _MINICPM = ParamFormat(
     call_close="</function>",
     cdata=True,
     strict=True,
+    text_after=False,
+    introduced=True,
     replaced=(("Ġ", " "), ("Ċ", "\n")),
 )
 KIMI_K3_DROPPED = (

@@ -5,6 +5,7 @@ between reasoning and text, and beside tool calls it belongs to the format and i
 """
 
 from tupelo.text.tools.events import CallArguments, CallStart, Event, Reasoning, Text
+from tupelo.text.tools.held import Held
 from tupelo.text.tools.source import SPACE, MalformedError
 
 _MAX_NAME = 256
@@ -18,6 +19,7 @@ class Writer:
         in_call: whether the last one is still open.
         draft: the call that is being read, announced or not.
         thinking: whether what comes is reasoning.
+        held: what text goes through, to be held back where it may turn out to be none.
         over: set behind the last call that is wanted; all that comes is dropped.
         text_is_over: set where the format has no text any more; what comes is dropped.
     """
@@ -37,6 +39,7 @@ class Writer:
         self.in_call = False
         self.draft: Draft | None = None
         self.thinking = False
+        self.held: list[Held] = []
         self.over = False
         self.text_is_over = False
 
@@ -44,6 +47,11 @@ class Writer:
         """Add text; with ``force`` even where the format has none."""
         if self.text_is_over and not force:
             return
+        for held in self.held:
+            piece = held.push(piece)
+        self._text(piece)
+
+    def _text(self, piece: str) -> None:
         begun = piece.lstrip(SPACE)
         self._space.append(piece[: len(piece) - len(begun)])
         shown = begun.rstrip(SPACE)
@@ -55,6 +63,7 @@ class Writer:
 
     def reasoning(self, piece: str) -> None:
         """Add reasoning; a later block of it begins on a line of its own."""
+        self._release()
         shown = piece.rstrip(SPACE)
         if shown:
             if self._in_reasoning:
@@ -78,6 +87,7 @@ class Writer:
         self.in_call = True
         if self.over:
             return
+        self._release(call=True)
         self._close_run()
         self._events.append(CallStart(self.num_calls, name, call_id))
         self.num_calls += 1
@@ -99,9 +109,18 @@ class Writer:
 
     def finish(self) -> None:
         """The output is over: give out white space that was held back, unless calls were last."""
+        self._release()
         self._thought.clear()
         if self._run is Text or not self.num_calls:
             self._flush_space()
+
+    def _release(self, *, call: bool = False) -> None:
+        """Add what was held back, unless it was no part of the reply."""
+        rest = ""
+        for held in self.held:
+            rest = held.push(rest) + held.end(call=call)
+        if rest:
+            self._text(rest)
 
     def _flush_space(self) -> None:
         space = "".join(self._space)
