@@ -4,8 +4,9 @@
         ci/support/cuda-h100.json REPORT.json ... --proof "what else=FILE.json#part"
 
 A REPORT is the kit's conformance.json, or what a vendor's pipeline joined it into; several must be
-of different levels. Without the hardware, ``--how`` says on what it ran instead. A proof's file is
-what another part of the pipeline wrote; the outcomes in it are counted. Then run support_page.py.
+of different levels. A certificate.json is a summary already: put it into ci/support. Without the
+hardware, ``--how`` says on what it ran instead. A proof's file is what another part of the pipeline
+wrote; the outcomes in it are counted. Then run support_page.py.
 """
 
 import argparse
@@ -15,12 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-PASSED, FAILED, SKIPPED = "passed", "failed", "skipped"
-_STATUSES = {"passed": PASSED, "skipped": SKIPPED, "failed": FAILED, "unexpected pass": FAILED}
-_OPEN = ("attention", "ragged", "kv", "sampler", "runner", "pooling")
-"""Suites whose groups are the first two parts of an id."""
-
-Json = dict[str, Any]
+from tupelo.conformance.cells import FAILED, PASSED, Json, group_cells, op_cells
 
 
 def summarise(reports: list[Json]) -> Json:
@@ -41,17 +37,6 @@ def summarise(reports: list[Json]) -> Json:
     if len(levels) != len(set(levels)):
         raise ValueError(f"a level is in two reports: {sorted(levels)}")
     backend = reports[-1]["backend"]
-    groups: dict[str, Json] = {}
-    for case in (case for report in reports for case in report["cases"]):
-        group = groups.setdefault(group_of(case["id"]), {})
-        status = _STATUSES.get(case["status"], case["status"])
-        group[status] = group.get(status, 0) + 1
-        if status == SKIPPED:
-            group.setdefault("why", case["message"])
-    ops: dict[str, dict[str, str]] = {}
-    for row in (row for report in reports for row in report["ops"]):
-        served = FAILED if row["failed"] else f"{row['tier']} {row['kernel']}"
-        ops.setdefault(row["op"], {})[row["dtype"]] = served
     return {
         "backend": backend["name"],
         "tupelo": reports[-1]["tupelo"],
@@ -60,23 +45,9 @@ def summarise(reports: list[Json]) -> Json:
         "contract": backend["contract"],
         "levels": sorted(levels),
         "counts": _sum([report["counts"] for report in reports]),
-        "groups": groups,
-        "ops": ops,
+        "groups": group_cells(case for report in reports for case in report["cases"]),
+        "ops": op_cells(row for report in reports for row in report["ops"]),
     }
-
-
-def group_of(case_id: str) -> str:
-    """What a case is about: ``attention/window`` of ``attention/window/chunks``."""
-    parts = case_id.split("/")
-    if parts[0] in _OPEN:
-        return "/".join(parts[:2])
-    if parts[0] == "ops" and parts[-1] == "batch_invariant":
-        return "ops/batch_invariant"
-    if parts[0] == "engine":
-        return "/".join((parts[0], *parts[2:3])) if len(parts) > 2 else case_id
-    if parts[0] == "collectives":
-        return f"{parts[0]}/{parts[-1]}"
-    return parts[0]
 
 
 def kit_reports(document: Any) -> Iterator[Json]:

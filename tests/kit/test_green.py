@@ -9,6 +9,7 @@ from tests.kit.mutants import BASE
 
 from tupelo.backend import CONTRACT_VERSION, Runtime, TorchRuntime, find_backend
 from tupelo.conformance import Report, Status, Target, run_kit
+from tupelo.conformance.certificate import certificate, reasons_against
 from tupelo.conformance.levels.engine import COMBINATIONS
 from tupelo.conformance.report import op_rows
 from tupelo.ops import OPS
@@ -35,6 +36,17 @@ def test_the_cpu_backend_is_green(cpu: Report) -> None:
         "pooling",
         "collectives",
     }
+
+
+@pytest.mark.timeout(300)
+def test_the_cpu_backend_is_certified_on_its_own_hardware(cpu: Report) -> None:
+    assert reasons_against(cpu) == []
+    paper = certificate(cpu, "by hand")
+    assert paper["certified"] is True
+    assert paper["device"] == cpu.target.backend.hardware
+    assert paper["counts"]["passed"] == len(cpu.having(Status.PASSED))
+    assert paper["groups"]["attention/sinks"] == {"passed": 3}
+    assert set(paper["ops"]) == set(OPS)
 
 
 @pytest.mark.timeout(300)

@@ -3,8 +3,10 @@
 Importing this module builds nothing; asking for the backend may build the kernels, once a machine.
 """
 
+import platform
 from functools import partial
 from importlib.metadata import version
+from pathlib import Path
 
 import torch
 
@@ -23,6 +25,7 @@ def backend() -> Backend | Unavailable:
     return Backend(
         name="cpu",
         device="cpu",
+        hardware=_model_name(),
         capabilities=Capabilities(
             priority=0,
             dtypes=("float32", "bfloat16", "float16"),
@@ -42,3 +45,13 @@ def backend() -> Backend | Unavailable:
         versions={"tupelo-backend-cpu": version("tupelo-backend-cpu"), "torch": torch.__version__},
         notes=(note, f"{torch.get_num_threads()} threads"),
     )
+
+
+def _model_name() -> str:
+    """As the processor calls itself, or failing that its architecture."""
+    listing = Path("/proc/cpuinfo")
+    for line in listing.read_text().splitlines() if listing.is_file() else ():
+        key, _, value = line.partition(":")
+        if key.strip() == "model name":
+            return value.strip()
+    return platform.processor() or platform.machine()

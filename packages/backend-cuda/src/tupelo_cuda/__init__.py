@@ -47,11 +47,13 @@ def backend() -> Backend | Unavailable:
     options = read_options()
     COUNTER.listen()
     table = product_table(options, DEVICE)
-    gib = torch.cuda.get_device_properties(DEVICE).total_memory / (1 << 30)
+    gpu = torch.cuda.get_device_properties(DEVICE)
+    gib = gpu.total_memory / (1 << 30)
     max_running, chunk_tokens = next(sizes for least, sizes in SIZES if gib >= least)
     return Backend(
         name="cuda",
         device=DEVICE,
+        hardware=gpu.name,
         capabilities=Capabilities(
             priority=100,
             dtypes=("bfloat16", "float16", "float32"),

@@ -45,6 +45,7 @@ def backend() -> Backend | Unavailable:
     return Backend(
         name="tpu",
         device=DEVICE,
+        hardware="" if on_host else kind,
         capabilities=Capabilities(
             priority=-1 if on_host else 100,
             dtypes=("bfloat16", "float32"),

@@ -119,6 +119,8 @@ class Backend:
     Attributes:
         name: short, as users type it.
         device: torch device name that tensors live on.
+        hardware: what the device is, as its driver or its maker names it; "" where something stands
+            in for it, such as the host or an emulator. The kit certifies hardware alone.
         capabilities: what it can do.
         contract: version of the contract that it was written for.
         kernels: its ops, better ones first within a tier.
@@ -138,6 +140,7 @@ class Backend:
     name: str
     device: str
     capabilities: Capabilities
+    hardware: str = ""
     contract: int = CONTRACT_VERSION
     kernels: tuple[Kernel, ...] = ()
     attention: Callable[..., AttentionBackend] = ReferenceAttention

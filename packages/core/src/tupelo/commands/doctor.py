@@ -108,6 +108,7 @@ def _backend(candidate: "Candidate") -> dict[str, Any]:
     return {
         **answer,
         "device": backend.device,
+        "hardware": backend.hardware,
         "contract": backend.contract,
         "memory": _memory(backend),
         "capabilities": asdict(backend.capabilities),
@@ -146,10 +147,11 @@ def _backend_lines(backend: Mapping[str, Any], *, chosen: bool) -> list[str]:
     if not backend["usable"]:
         return [f"{head}not usable: {backend['reason']}"]
     memory, capabilities = backend["memory"], backend["capabilities"]
+    named = f" ({backend['hardware']})" if backend["hardware"] else ""
     room = f"memory unknown ({memory['error']})" if "error" in memory else _room(memory)
     lines = [
         head + ("usable, chosen" if chosen else "usable"),
-        f"    device {backend['device']}, {room}, contract {backend['contract']}",
+        f"    device {backend['device']}{named}, {room}, contract {backend['contract']}",
         f"    types {', '.join(capabilities['dtypes'])}; schemes "
         f"{', '.join(capabilities['quant_schemes'])}; priority {capabilities['priority']}",
     ]

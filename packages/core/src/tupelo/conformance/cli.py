@@ -1,6 +1,7 @@
 """The command line of the kit and its exit codes."""
 
 import argparse
+import shlex
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -8,6 +9,7 @@ from pathlib import Path
 from tupelo.backend import Unavailable
 from tupelo.config import environment
 from tupelo.conformance.case import LEVELS, Result, Status
+from tupelo.conformance.certificate import reasons_against, write_certificate
 from tupelo.conformance.kit import Report, run_kit
 from tupelo.conformance.known import read_known
 from tupelo.conformance.report import write_reports
@@ -26,11 +28,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         SystemExit: from argparse, for ``--help`` (0) and wrong usage (2).
     """
     args = _parser().parse_args(argv)
+    certified = args.profile == "certified"
     source = args.backend or environment().backend
     if not source:
         print("no backend named: give --backend or set TUPELO_BACKEND", file=sys.stderr)
         return UNNAMED
     try:
+        _check_profile(args)
         levels = _levels(args.level)
         known = read_known(args.expect) if args.expect else ()
         factory = find_factory(source)
@@ -55,7 +59,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.report:
         write_reports(report, args.report)
     print(summary(report))
-    return PASS if report.green else FAILURE
+    if not certified:
+        return PASS if report.green else FAILURE
+    given = sys.argv[1:] if argv is None else argv
+    write_certificate(report, args.report, f"tupelo conform {shlex.join(given)}")
+    return _verdict(report)
 
 
 def summary(report: Report) -> str:
@@ -67,15 +75,33 @@ def summary(report: Report) -> str:
     return "\n".join(lines)
 
 
+def _verdict(report: Report) -> int:
+    """Say whether the report is a certificate, and why it isn't."""
+    backend = report.target.backend
+    reasons = reasons_against(report)
+    for reason in reasons:
+        print(f"NOT CERTIFIED: {reason}")
+    if not reasons:
+        print(f"{backend.name}: certified on {backend.hardware}")
+    return FAILURE if reasons else PASS
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m tupelo.conformance",
         description="Prove a backend against the hardware contract.",
-        epilog="Exit codes: 0 pass; 1 a failure, an unexpected pass, or nothing passed; 2 usage; "
+        epilog="Exit codes: 0 pass; 1 a failure, an unexpected pass, nothing passed, or no "
+        "certificate though one was asked for; 2 usage; "
         "3 the backend is unavailable here; 4 no backend named.",
     )
     parser.add_argument("--backend", default="", help="entry point's name, or module:function")
     parser.add_argument("--report", type=Path, metavar="DIR", help="write JUnit, JSON, Markdown")
+    parser.add_argument(
+        "--profile",
+        choices=("certified",),
+        help="certified: passes if all cases ran and each claim of the backend was shown on its "
+        "hardware; writes certificate.json beside the reports",
+    )
     parser.add_argument(
         "--level",
         default=",".join(map(str, LEVELS)),
@@ -87,6 +113,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("-v", "--verbose", action="store_true", help="print every case")
     return parser
+
+
+def _check_profile(args: argparse.Namespace) -> None:
+    if args.profile and not args.report:
+        raise ConfigError(f"--profile {args.profile} writes a certificate: give --report DIR")
 
 
 def _levels(text: str) -> list[int]:

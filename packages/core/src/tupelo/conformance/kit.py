@@ -40,11 +40,13 @@ class Report:
 
     Attributes:
         target: what was tested. levels: which were run. results: in the order of running.
+        only: what the ids of the cases that were run begin with; "" if all were.
     """
 
     target: Target
     levels: tuple[int, ...]
     results: list[Result] = field(default_factory=list)
+    only: str = ""
 
     def having(self, *statuses: Status) -> list[Result]:
         """The results of these statuses."""
@@ -87,7 +89,7 @@ def run_kit(
                     results.append(run_case(case))
                     on_result(results[-1])
     relevant = tuple(k for k in known if _selected(k.id, chosen, only))
-    return Report(target, chosen, apply_known(results, relevant))
+    return Report(target, chosen, apply_known(results, relevant), only)
 
 
 def _collect(name: str, level: int, suite: Suite, target: Target) -> Iterator[Case]:

@@ -65,6 +65,7 @@ def as_json(report: Report) -> dict[str, object]:
             "name": backend.name,
             "source": report.target.source,
             "device": backend.device,
+            "hardware": backend.hardware,
             "contract": backend.contract,
             "versions": dict(backend.versions),
             "notes": list(backend.notes),

@@ -67,6 +67,7 @@ def _record(backend: Backend) -> None:
     backend.check()
     check(bool(backend.name), "the backend has no name")
     torch.device(backend.device)
+    check(isinstance(backend.hardware, str), f"hardware is {backend.hardware!r}, no name")
     before, after = backend.builds(), backend.builds()
     check(type(before) is int and 0 <= before <= after, f"builds() says {before}, then {after}")
 
