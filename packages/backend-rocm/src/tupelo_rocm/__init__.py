@@ -62,6 +62,7 @@ def backend() -> Backend | Unavailable:
     return Backend(
         name="rocm",
         device=DEVICE,
+        hardware=device.name,
         capabilities=Capabilities(
             priority=100,
             dtypes=("bfloat16", "float16", "float32"),
