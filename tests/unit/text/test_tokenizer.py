@@ -161,6 +161,29 @@ def test_added_token_with_a_foreign_id_is_refused(folder: Path, tmp_path: Path) 
         load_tokenizer(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("file", "content", "message"),
+    [
+        ("tokenizer_config.json", {"added_tokens_decoder": [1]}, "added_tokens_decoder"),
+        ("tokenizer_config.json", {"added_tokens_decoder": {"a": {}}}, "added_tokens_decoder"),
+        ("tokenizer_config.json", {"chat_template": ["a"]}, "chat_template must be"),
+        ("tokenizer_config.json", {"chat_template": [{"name": "a"}]}, "chat_template must be"),
+        ("tokenizer_config.json", "[" * 100_000, "tokenizer_config.json is not valid JSON"),
+        ("special_tokens_map.json", "[]", "special_tokens_map.json must hold a JSON object"),
+        ("chat_template.json", {"chat_template": [1]}, "chat_template must be"),
+        ("chat_template.jinja", b"\xff", "chat_template.jinja cannot be read"),
+    ],
+)
+def test_a_broken_file_beside_it_is_named(
+    file: str, content: Any, message: str, folder: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "tokenizer.json").write_bytes((folder / "tokenizer.json").read_bytes())
+    data = json.dumps(content) if isinstance(content, dict) else content
+    (tmp_path / file).write_bytes(data if isinstance(data, bytes) else data.encode())
+    with pytest.raises(CheckpointError, match=message):
+        load_tokenizer(tmp_path)
+
+
 @pytest.mark.parametrize("name", ["tokenizer.model", "tekken.json", "tiktoken.model", "vocab.txt"])
 def test_other_formats_say_what_to_do(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_bytes(b"\x0a")

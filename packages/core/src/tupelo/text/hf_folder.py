@@ -1,6 +1,5 @@
 """Reads the tokenizer of a Hugging Face folder: vocabulary, special tokens, chat templates."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -8,6 +7,7 @@ from typing import Any
 import tokenizers
 from tokenizers import AddedToken
 
+from tupelo.checkpoint.fields import Fields, read_json, shown
 from tupelo.errors import CheckpointError, UnsupportedModel
 from tupelo.text.tokenizer import TokenizerFacts, set_framing
 
@@ -73,15 +73,7 @@ def _without_tokenizer_json(folder: Path) -> CheckpointError:
 
 def _read_json(file: Path) -> dict[str, Any]:
     """The object in ``file``; an absent file is an empty object."""
-    if not file.is_file():
-        return {}
-    try:
-        data = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise CheckpointError(f"{file.name} is not valid JSON: {error}") from error
-    if not isinstance(data, dict):
-        raise CheckpointError(f"{file.name} holds a {type(data).__name__}, expected an object")
-    return data
+    return read_json(file) if file.exists() else {}
 
 
 def _content(token: Any) -> str | None:
@@ -104,13 +96,17 @@ def _named_tokens(config: Mapping[str, Any], special_map: Mapping[str, Any]) -> 
 def _add_tokens(backend: tokenizers.Tokenizer, config: Mapping[str, Any]) -> None:
     """Add the entries of ``added_tokens_decoder`` that tokenizer.json lacks, in order of id."""
     known = backend.get_added_tokens_decoder()
-    entries = config.get("added_tokens_decoder") or {}
+    fields = Fields(config, "tokenizer_config.json")
+    entries = fields.section("added_tokens_decoder").values
+    if not all(key.isdecimal() for key in entries):
+        raise fields.error("added_tokens_decoder", "an object of tokens by their ids")
     for token_id, entry in sorted((int(key), value) for key, value in entries.items()):
         text = _content(entry)
         if token_id in known or text is None:
             continue
+        said = entry if isinstance(entry, Mapping) else {}
         flags = {
-            name: bool(entry.get(name, False))
+            name: bool(said.get(name, False))
             for name in ("single_word", "lstrip", "rstrip", "normalized", "special")
         }
         backend.add_tokens([AddedToken(text, **flags)])
@@ -157,12 +153,24 @@ def _chat_templates(config: Mapping[str, Any], folder: Path) -> dict[str, str]:
         templates["default"] = inline
     elif isinstance(inline, list):
         for entry in inline:
+            if not isinstance(entry, Mapping) or not {"name", "template"} <= entry.keys():
+                raise CheckpointError(
+                    "chat_template must be a text, or a list of objects with name and template, "
+                    f"got {shown(repr(inline))}"
+                )
             templates[str(entry["name"])] = str(entry["template"])
     elif isinstance(inline, Mapping):
         templates.update({str(name): str(text) for name, text in inline.items()})
     file = folder / "chat_template.jinja"
     if file.is_file():
-        templates["default"] = file.read_text(encoding="utf-8")
+        templates["default"] = _read_template(file)
     for extra in sorted((folder / "additional_chat_templates").glob("*.jinja")):
-        templates[extra.stem] = extra.read_text(encoding="utf-8")
+        templates[extra.stem] = _read_template(extra)
     return templates
+
+
+def _read_template(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise CheckpointError(f"{file.name} cannot be read: {error}") from error
