@@ -161,6 +161,19 @@ def test_computed_buffers_and_a_tied_head_do_not_count(
     assert checkpoint.weight_bytes("bfloat16") == 64 * 32 * 2
 
 
+def test_layers_that_predict_further_tokens_are_left_out(
+    folder: Path, llama_config: dict[str, Any], write_safetensors: Callable[..., Path]
+) -> None:
+    """As DeepSeek-V3 and GLM-4.5 are published: one layer more than ``num_hidden_layers``."""
+    last, further = (llama_config["num_hidden_layers"] + n for n in (-1, 0))
+    names = [f"model.layers.{last}.a.weight", f"model.layers.{further}0.a.weight"]
+    extra = [f"model.layers.{further}.{part}.weight" for part in ("eh_proj", "self_attn.q_proj")]
+    write_safetensors({name: np.zeros((2, 2), np.float32) for name in [*names, *extra]})
+    assert set(open_checkpoint(folder).tensors) == {*names, *extra}
+    write_json(folder / "config.json", {**llama_config, "num_nextn_predict_layers": 1})
+    assert set(open_checkpoint(folder).tensors) == set(names)
+
+
 def test_tokenizer_path(folder: Path) -> None:
     assert open_checkpoint(folder).tokenizer_path is None
     write_json(folder / "tokenizer.json", {})

@@ -53,8 +53,8 @@ class Checkpoint:
         format: how the weights are stored.
         path: the folder, or the GGUF file (of a split one, its first part).
         config: the model's shape; ``eos_token_ids`` includes those of ``generation_config.json``.
-        tensors: by Hugging Face name, in file order. Buffers that a model computes itself are left
-            out.
+        tensors: by Hugging Face name, in file order. Buffers that a model computes itself, and
+            layers that predict further tokens at once, are left out.
         generation: the authors' sampling defaults.
         tokenizer_path: the folder with tokenizer files, or the GGUF file; None where there is no
             tokenizer.
@@ -172,7 +172,8 @@ def _open_safetensors(path: Path, names: list[str]) -> Checkpoint:
     found = pair_blocks(_safetensors_headers(path, names))
     if config.encoder is not None:
         found = canonical_names(config.encoder, found)
-    tensors = {n: i for n, i in found.items() if not _is_buffer(n)}
+    further = _further_layers(config, str(path / "config.json"))
+    tensors = {n: i for n, i in found.items() if not _is_buffer(n) and not n.startswith(further)}
     if config.pooling is None or config.pooling.task is PoolingTask.EMBED:
         config, modules = _with_modules(path, names, config)
         tensors |= modules
@@ -279,6 +280,14 @@ def _single_gguf(names: list[str], path: Path) -> str:
 def _is_buffer(name: str) -> bool:
     """Rope frequencies, which old checkpoints saved though they follow from the configuration."""
     return name.endswith((".rotary_emb.inv_freq", ".masked_bias"))
+
+
+def _further_layers(config: ModelConfig, where: str) -> tuple[str, ...]:
+    """How names begin of layers behind the last, which predict further tokens at once
+    (DeepSeek-V3, GLM-4.5)."""
+    count = Fields(config.raw, where).integer("num_nextn_predict_layers", 0, low=0, high=64)
+    begin = config.num_layers
+    return tuple(f"{config.layout.layers}.{n}." for n in range(begin, begin + count))
 
 
 def _main_dtype(tensors: Mapping[str, TensorInfo]) -> str:
