@@ -16,10 +16,9 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from tupelo.checkpoint import demo_model, locate, open_checkpoint, parse_hf_config
-from tupelo.checkpoint.fields import read_json
-from tupelo.config import EngineConfig, environment
+from tupelo.config import EngineConfig
 from tupelo.engine.client import EngineClient
+from tupelo.engine.files import check_files
 from tupelo.engine.messages import EngineInfo
 from tupelo.errors import EngineUnavailable, RequestError
 from tupelo.text.templates import TemplateRenderer
@@ -311,16 +310,4 @@ def _check_files(config: EngineConfig) -> None:
     Raises:
         TupeloError: it cannot be served.
     """
-    offline = config.offline or environment().offline
-    path = (
-        locate(config.model, revision=config.revision or None, offline=offline)
-        if config.model
-        else demo_model(offline=offline)
-    )
-    tokenizer = config.tokenizer
-    if config.load_format == "dummy" and (file := Path(path) / "config.json").is_file():
-        parse_hf_config(read_json(file), where=str(file))
-        tokenizer = tokenizer or str(path)
-    else:
-        tokenizer = tokenizer or str(open_checkpoint(path).tokenizer_path or "")
-    load_tokenizer(tokenizer)
+    load_tokenizer(check_files(config))

@@ -33,13 +33,17 @@ def _configure(parser: ArgumentParser) -> None:
 
 
 def _run(args: Namespace) -> int:
+    config = from_args(EngineConfig, args)
+    from tupelo.engine.files import check_files_here
+
+    check_files_here(config)  # before torch is imported
     from tupelo.engine import Engine
 
     prompt = sys.stdin.read() if args.prompt == "-" else args.prompt
     given = {name: getattr(args, name) for name, _, _ in _SAMPLING}
     given |= {"stop": args.stop, "ignore_eos": args.ignore_eos}
     params = {name: value for name, value in given.items() if value is not None}
-    with Engine(from_args(EngineConfig, args)) as engine:
+    with Engine(config) as engine:
         began = time.monotonic()
         shown, meta = 0, dict[str, Any]()
         for reply in engine.generate(prompt, params, stream=True):

@@ -18,6 +18,8 @@ from tokenizers import processors
 from tupelo.errors import CheckpointError, InvalidRequest, TemplateError
 from tupelo.text.token_bytes import byte_rule
 
+NO_TOKENIZER = "the model has no tokenizer of its own; give one with --tokenizer"
+
 
 @dataclass(frozen=True, kw_only=True)
 class TokenizerFacts:
@@ -297,7 +299,7 @@ def load_tokenizer(path: str | Path, *, cache_dir: str | Path | None = None) -> 
         UnsupportedModel: a kind of tokenizer that has no implementation here, by name.
     """
     if path == "":
-        raise CheckpointError("the model has no tokenizer of its own; give one with --tokenizer")
+        raise CheckpointError(NO_TOKENIZER)
     path = Path(path)
     if path.is_dir():
         from tupelo.text.hf_folder import read_folder

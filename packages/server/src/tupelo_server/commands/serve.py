@@ -23,6 +23,10 @@ def _run(args: Namespace) -> int:
 
         apply_config_file(args, args.config, (ServerConfig, EngineConfig))
     engine_config, config = from_args(EngineConfig, args), from_args(ServerConfig, args)
+    if not config.without_model:
+        from tupelo.engine.files import check_files_here
+
+        check_files_here(engine_config)  # before the server is imported, which takes a second
     from tupelo_server.server import serve
 
     return serve(engine_config, config)

@@ -12,7 +12,7 @@ from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from typing import Final
 
-from tupelo.checkpoint.families.door import DOOR, transformers_has
+from tupelo.checkpoint.families.door import door_for
 from tupelo.checkpoint.families.family import DECODER, Family
 from tupelo.checkpoint.fields import shown
 from tupelo.checkpoint.gguf_form import GGUFForm
@@ -91,7 +91,8 @@ def find_family(
         points: other distributions' families; by default those installed.
 
     Raises:
-        UnsupportedModel: nobody brings it; names the nearest one and lists those that are there.
+        UnsupportedModel: nobody brings it; names the nearest one and lists those that are there. Or
+            only transformers has it, and its attention cannot be ours.
     """
     stem, ending = split_name(architecture)
     bases = ("ForCausalLM", "LMHeadModel", "Model") if ending else ()
@@ -103,13 +104,15 @@ def find_family(
     for name in names:
         if name in found:
             return _loaded(found[name], where)
-    if not ending and transformers_has(architecture, model_type):
-        return DOOR
     known = sorted({*FAMILIES, *ENCODERS, *found})
     near = difflib.get_close_matches(architecture, known, n=1, cutoff=0.0)[0]
+    instead = f"The nearest supported one is {near}. Supported: {', '.join(known)}"
+    if not ending:
+        door = door_for(architecture, model_type, where=where, instead=instead)
+        if door is not None:
+            return door
     raise UnsupportedModel(
-        f"{where}: architecture {shown(repr(architecture))} is not supported; "
-        f"the nearest supported one is {near}. Supported: {', '.join(known)}"
+        f"{where}: architecture {shown(repr(architecture))} is not supported. {instead}"
     )
 
 

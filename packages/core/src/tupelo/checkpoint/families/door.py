@@ -12,23 +12,44 @@ from typing import TYPE_CHECKING, Any, Final
 from tupelo.checkpoint.families.family import COMMON, Family
 from tupelo.checkpoint.fields import Fields
 from tupelo.checkpoint.rope import no_rope
+from tupelo.errors import UnsupportedModel
 
 if TYPE_CHECKING:
     from tupelo.checkpoint.model_config import ModelConfig
 
 _NAME: Final = re.compile(r"[A-Za-z0-9_]{1,80}")
+_ATTENTION: Final = re.compile(r"^class \w*Attention\w*\(", re.MULTILINE)
+_INTERFACE: Final = "ALL_ATTENTION_FUNCTIONS"
 
 
-def transformers_has(architecture: str, model_type: str) -> bool:
-    """Whether the installed transformers defines this class for this ``model_type``."""
-    if not (_NAME.fullmatch(architecture) and _NAME.fullmatch(model_type)):
-        return False
+def door_for(architecture: str, model_type: str, *, where: str, instead: str) -> Family | None:
+    """``DOOR``, if the installed transformers defines this class for this ``model_type``.
+
+    Raises:
+        UnsupportedModel: its attention is its own, and not the interface's; ends with ``instead``.
+    """
+    source = _source(model_type)
+    if not _NAME.fullmatch(architecture) or f"\nclass {architecture}(" not in source:
+        return None
+    if _ATTENTION.search(source) and _INTERFACE not in source:
+        raise UnsupportedModel(
+            f"{where}: {architecture} does not attend through transformers' attention interface, "
+            f"so it cannot be served. {instead}"
+        )
+    return DOOR
+
+
+def _source(model_type: str) -> str:
+    """The program text of a ``model_type``'s modules; "" where the installed transformers has
+    none."""
+    if not _NAME.fullmatch(model_type):
+        return ""
     spec = find_spec("transformers")
     for folder in spec.submodule_search_locations or () if spec is not None else ():
         file = Path(folder) / "models" / model_type / f"modeling_{model_type}.py"
         if file.is_file():
-            return f"\nclass {architecture}(" in file.read_text(encoding="utf-8")
-    return False
+            return file.read_text(encoding="utf-8")
+    return ""
 
 
 def _refine(fields: Fields, base: "ModelConfig") -> dict[str, Any]:
