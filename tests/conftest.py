@@ -59,13 +59,19 @@ def formats_dir() -> Path:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Mark this session's environment, which every process that a test starts inherits."""
-    config.stash[_own_mark] = os.environ[MARK] = uuid.uuid4().hex
+    """Mark this session's environment, which every process that a test starts inherits.
+
+    Where tests run in several processes (``pytest -n``), those inherit the mark of the first.
+    """
+    if not hasattr(config, "workerinput"):
+        config.stash[_own_mark] = os.environ[MARK] = uuid.uuid4().hex
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """Fail the session, and end the processes, where tests left any running."""
+    if _own_mark not in session.config.stash:
+        return
     left = list(left_processes(session.config.stash[_own_mark]))
     _, left = psutil.wait_procs(left, timeout=_GRACE_S)
     if not left:

@@ -1,5 +1,6 @@
 """A test run that leaves a process behind fails, and ends it."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -31,15 +32,23 @@ def test_passes():
 """
 
 
-def run(folder: Path, source: str) -> "subprocess.CompletedProcess[str]":
+def run(folder: Path, source: str, *options: str) -> "subprocess.CompletedProcess[str]":
     shutil.copy(CONFTEST, folder / "conftest.py")
     (folder / "test_one.py").write_text(source)
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_one.py"]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *options]
+    return subprocess.run(
+        [*command, "test_one.py"],
+        cwd=folder,
+        env={name: value for name, value in os.environ.items() if "PYTEST" not in name},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
 
 
-def test_a_process_left_behind_fails_the_run(tmp_path: Path) -> None:
-    done = run(tmp_path, LEAVES_ONE)
+@pytest.mark.parametrize("options", [(), ("-n", "2")], ids=["one process", "several"])
+def test_a_process_left_behind_fails_the_run(tmp_path: Path, options: tuple[str, ...]) -> None:
+    done = run(tmp_path, LEAVES_ONE, *options)
     assert "1 passed" in done.stdout
     assert "ERROR: a test left this process behind" in done.stdout
     assert done.returncode == pytest.ExitCode.TESTS_FAILED
@@ -47,6 +56,7 @@ def test_a_process_left_behind_fails_the_run(tmp_path: Path) -> None:
     assert not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
 
 
-def test_a_process_that_ended_is_no_harm(tmp_path: Path) -> None:
-    done = run(tmp_path, ENDS_ITS_OWN)
+@pytest.mark.parametrize("options", [(), ("-n", "2")], ids=["one process", "several"])
+def test_a_process_that_ended_is_no_harm(tmp_path: Path, options: tuple[str, ...]) -> None:
+    done = run(tmp_path, ENDS_ITS_OWN, *options)
     assert done.returncode == pytest.ExitCode.OK, done.stdout
