@@ -76,6 +76,7 @@ PLACES: dict[str, tuple[str, ...]] = {
         CORE + "models/registry.py",
         CORE + "checkpoint/families/__init__.py",
         CORE + "conformance/target.py",
+        "packages/backend-*/*",  # their vendors' modules
     ),
     # Libraries by path: kernels that were built on this machine; the C library itself.
     "ctypes.CDLL": (CORE + "backend/runtime.py", "packages/backend-*/*"),

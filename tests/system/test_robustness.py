@@ -202,7 +202,7 @@ def test_port_in_use_is_found_before_the_model_is_loaded(demo_gguf: Path) -> Non
 )
 def test_wrong_options(demo_gguf: Path, flags: list[str]) -> None:
     found = subprocess.run(
-        [sys.executable, "-m", "tupelo", "serve", str(demo_gguf), *flags],
+        [sys.executable, "-m", "tupelo", "serve", str(demo_gguf), "--port", "0", *flags],
         capture_output=True,
         text=True,
         timeout=60,
