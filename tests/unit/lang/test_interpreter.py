@@ -283,7 +283,7 @@ def test_sampling_of_a_call_wins_over_that_of_the_run(counter: CountingBackend) 
 
 
 def test_binding(counter: CountingBackend) -> None:
-    @tp.function
+    @tp.function()  # as users of SGLang may write it
     def two(s: Any, a: str, b: str) -> None:
         """Two texts."""
         s += a + b + tp.gen("n")

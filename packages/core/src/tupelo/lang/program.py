@@ -5,7 +5,7 @@ import inspect
 import logging
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, overload
 
 from tupelo.errors import ProgramError
 from tupelo.lang.backends.base import Backend
@@ -238,7 +238,15 @@ def _same(one: Any, other: Any) -> bool:
     return one is other or (plain and type(one) is type(other) and one == other)
 
 
-def function(func: Callable[..., Any]) -> Program:
+@overload
+def function(func: Callable[..., Any]) -> Program: ...
+
+
+@overload
+def function() -> Callable[[Callable[..., Any]], Program]: ...
+
+
+def function(func: Callable[..., Any] | None = None) -> Any:
     """Make a program of a Python function whose first argument is the state.
 
     ::
@@ -250,4 +258,4 @@ def function(func: Callable[..., Any]) -> Program:
 
         question.run(text="…")["answer"]
     """
-    return Program(func)
+    return Program if func is None else Program(func)
