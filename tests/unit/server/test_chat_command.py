@@ -43,6 +43,18 @@ def test_a_conversation_grows_and_can_be_cleared(
     ]
 
 
+def test_proxies_are_for_other_machines(
+    service: Service, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    assert chat(service.url, "Hi\n", monkeypatch) == 0
+    assert capsys.readouterr().out == "Hello, world.\n"
+    flags = ["--chat", "--dataset", "text", "--text", "Hi", "--num-requests", "1", "--json", "-"]
+    assert main(["bench", "--url", service.url, *flags]) == 0
+    assert json.loads(capsys.readouterr().out)["failed"] == 0
+
+
 def test_the_end_of_the_input_ends_it(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
     assert chat(service.url, "", monkeypatch) == 0
     assert service.engine.requests == []

@@ -11,6 +11,7 @@ import uvloop
 
 from tupelo.config import EngineConfig
 from tupelo.errors import EngineUnavailable, RequestError, TupeloError
+from tupelo.lang.backends.http import uses_proxies
 from tupelo_server.config import ServerConfig
 from tupelo_server.server import Server, bind
 
@@ -38,7 +39,9 @@ class Conversation:
         """Talk to the server at ``url``. ``options``: fields of the request; None is left out."""
         headers = {"authorization": f"Bearer {key}"} if key else {}
         timeout = httpx.Timeout(10.0, read=None)
-        self._client = httpx.Client(base_url=url, headers=headers, timeout=timeout)
+        self._client = httpx.Client(
+            base_url=url, headers=headers, timeout=timeout, trust_env=uses_proxies(url)
+        )
         self.options = {k: v for k, v in (options or {}).items() if v is not None}
         self.system = system
         self.messages: list[dict[str, str]] = []

@@ -10,6 +10,7 @@ from typing import Any
 
 import httpx
 
+from tupelo.lang.backends.http import uses_proxies
 from tupelo_server.bench.datasets import Prompt
 
 
@@ -62,7 +63,11 @@ async def run(
     headers = {"authorization": f"Bearer {load.key}"} if load.key else {}
     timeout = httpx.Timeout(30.0, read=None, pool=None)
     async with httpx.AsyncClient(
-        base_url=load.url, headers=headers, limits=limits, timeout=timeout
+        base_url=load.url,
+        headers=headers,
+        limits=limits,
+        timeout=timeout,
+        trust_env=uses_proxies(load.url),
     ) as client:
 
         async def one(prompt: Prompt) -> Sample:

@@ -130,9 +130,11 @@ def _vocab_size(args: Namespace) -> int:
 def _ask(url: str, key: str, path: str) -> dict[str, Any]:
     import httpx
 
+    from tupelo.lang.backends.http import uses_proxies
+
     headers = {"authorization": f"Bearer {key}"} if key else {}
     try:
-        response = httpx.get(url + path, headers=headers, timeout=10.0)
+        response = httpx.get(url + path, headers=headers, timeout=10.0, trust_env=uses_proxies(url))
         response.raise_for_status()
         answer: dict[str, Any] = response.json()
     except (httpx.HTTPError, ValueError) as error:

@@ -16,6 +16,11 @@ _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 _CONNECT_S = 10.0
 
 
+def uses_proxies(url: str) -> bool:
+    """Whether the environment's proxies hold for an address: none leads to this machine itself."""
+    return urlsplit(url).hostname not in _LOOPBACK
+
+
 class Http:
     """A server's address, and one pool of connections to it. Safe to use from several threads.
 
@@ -100,7 +105,7 @@ class Http:
                     verify=self._verify,
                     timeout=httpx.Timeout(self._timeout_s, connect=_CONNECT_S),
                     limits=httpx.Limits(max_connections=None, max_keepalive_connections=256),
-                    trust_env=urlsplit(self.base_url).hostname not in _LOOPBACK,
+                    trust_env=uses_proxies(self.base_url),
                 )
                 weakref.finalize(self, self._made.close)
             return self._made
