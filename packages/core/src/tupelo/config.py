@@ -6,6 +6,7 @@ nowhere else in core.
 """
 
 import os
+from collections.abc import Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -194,6 +195,18 @@ def environment() -> Environment:
         cache_dir=Path(cache) if cache else Path.home() / ".cache" / "tupelo",
         offline=os.environ.get("TUPELO_OFFLINE", "") == "1",
     )
+
+
+def server_environment(keys: Mapping[str, str | None]) -> dict[str, str]:
+    """The environment for a server that this process starts: this one, and the server's keys.
+
+    A command line is seen by everybody on the machine, an environment by its user alone.
+
+    Args:
+        keys: by option, such as ``api_key``.
+    """
+    given = {f"TUPELO_{option.upper()}": key for option, key in keys.items() if key}
+    return {**os.environ, **given}
 
 
 def engine_environment() -> dict[str, str]:

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from tupelo.config import server_environment
 from tupelo.errors import EngineUnavailable, ProgramError
 from tupelo.lang.backends.endpoint import RuntimeEndpoint
 from tupelo.lang.options import Sampling
@@ -20,6 +21,7 @@ from tupelo.text.tokenizer import Tokenizer, load_tokenizer
 _LISTENING = re.compile(r"listening on (http\S+?);")
 _POLL_S = 0.1
 _STOP_S = 20.0
+_KEYS = ("api_key", "admin_api_key")
 
 
 class Runtime(RuntimeEndpoint):
@@ -36,8 +38,8 @@ class Runtime(RuntimeEndpoint):
         endpoint: or use the one at this address.
         api_key, verify: see ``RuntimeEndpoint``.
         start_limit_s: for a started server to be ready.
-        server_args: options of a started server, with underscores: ``page_size=16``; True for a
-            flag.
+        server_args: options of a started server, with underscores: ``page_size=16``; True and
+            False for flags, a list for several values.
 
     Raises:
         ProgramError: both or neither of model and endpoint. EngineUnavailable: the server ended,
@@ -63,9 +65,8 @@ class Runtime(RuntimeEndpoint):
         self._model = model_path
         self._stop: weakref.finalize[..., Any] | None = None
         if endpoint is None:
-            if api_key is not None:
-                server_args["api_key"] = api_key
-            endpoint = self._launch(str(model_path), server_args, start_limit_s)
+            options = {"api_key": api_key, **server_args}
+            endpoint = self._launch(str(model_path), options, start_limit_s, verify)
         super().__init__(endpoint, api_key, verify)
 
     def __enter__(self) -> "Runtime":
@@ -121,24 +122,33 @@ class Runtime(RuntimeEndpoint):
             raise ProgramError("get_tokenizer() needs a model: Runtime(model_path=…)")
         return load_tokenizer(self._model)
 
-    def _launch(self, model: str, options: dict[str, Any], limit_s: float) -> str:
+    def _launch(
+        self, model: str, options: dict[str, Any], limit_s: float, verify: bool | str | None
+    ) -> str:
         """Start a server; its address once it is ready."""
-        folder = tempfile.mkdtemp(prefix="tupelo-runtime-")
-        log = Path(folder) / "server.log"
-        command = [sys.executable, "-m", "tupelo.launch_server", "--model-path", model]
-        if "port" not in options:
-            command += ["--port", "0"]
-        with log.open("w") as out:
-            process = subprocess.Popen(
-                [*command, *_flags(options)], stdout=out, stderr=out, stdin=subprocess.DEVNULL
-            )
+        log = Path(tempfile.mkdtemp(prefix="tupelo-runtime-")) / "server.log"
+        process = _start(model, options, log)
         self._stop = weakref.finalize(self, _stop, process, log)
         self.pid = process.pid
         try:
-            return _ready(process, log, limit_s)
+            return _ready(process, log, limit_s, verify)
         except BaseException:
             self._stop()
             raise
+
+
+def _start(model: str, options: dict[str, Any], log: Path) -> "subprocess.Popen[bytes]":
+    """Start a server that writes to ``log``, on a free port unless one is named."""
+    keys = {name: options.pop(name, None) for name in _KEYS}
+    command = [sys.executable, "-m", "tupelo.launch_server", "--model-path", model]
+    with log.open("w") as out:
+        return subprocess.Popen(
+            [*command, *_flags({"port": 0, **options})],
+            stdout=out,
+            stderr=out,
+            stdin=subprocess.DEVNULL,
+            env=server_environment(keys),
+        )
 
 
 def _flags(options: dict[str, Any]) -> list[str]:
@@ -148,12 +158,18 @@ def _flags(options: dict[str, Any]) -> list[str]:
         flag = f"--{name.replace('_', '-')}"
         if value is True:
             found.append(flag)
-        elif value is not None and value is not False:
+        elif value is False:
+            found.append(f"--no-{flag[2:]}")
+        elif isinstance(value, list | tuple):
+            found += [flag, *map(str, value)]
+        elif value is not None:
             found += [flag, str(value)]
     return found
 
 
-def _ready(process: "subprocess.Popen[bytes]", log: Path, limit_s: float) -> str:
+def _ready(
+    process: "subprocess.Popen[bytes]", log: Path, limit_s: float, verify: bool | str | None
+) -> str:
     """Wait until a server is ready; its address."""
     from tupelo.lang.backends.http import Http
 
@@ -165,7 +181,7 @@ def _ready(process: "subprocess.Popen[bytes]", log: Path, limit_s: float) -> str
                 f"the server ended with {process.returncode}:\n{log.read_text()[-2000:]}"
             )
         if http is None and (found := _LISTENING.search(log.read_text())):
-            http = Http(found[1], timeout_s=5.0)
+            http = Http(found[1], verify=verify is None or verify, timeout_s=5.0)
         if http is not None and _healthy(http):
             http.close()
             return http.base_url
