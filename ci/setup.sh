@@ -45,8 +45,15 @@ install() {
     "$venv/bin/python" -m pip install "${quiet[@]}" -c "$root/ci/constraints-cpu.txt" "$@"
 }
 # torch comes first and alone: its build for CPUs is then settled before anything else asks for it.
+# On Linux the default index has its builds for GPUs, which are gigabytes larger. Whoever has set pip
+# up for other indexes is sent to none besides.
+index=()
+if [ "$(uname -sm)" = "Linux x86_64" ] &&
+    ! "$venv/bin/python" -m pip config list | grep -qE 'index|find-links'; then
+    index=(--extra-index-url https://download.pytorch.org/whl/cpu)
+fi
 echo "setup: installing torch"
-install torch
+install "${index[@]}" torch
 echo "setup: installing Tupelo's packages and what they need"
 install "${packages[@]}"
 "$venv/bin/python" -m pip check

@@ -24,7 +24,7 @@ NOT_RUN = {
     "bash quickstart.sh": "test_quickstart runs it, in an environment of its own",
     "bash ci/cpu/test.sh": "what runs these tests",
     ". .venv/bin/activate": "tests have their environment",
-    "pip install tupelo-core tupelo-backend-cpu tupelo-server": "ci/cpu/wheels.sh installs them",
+    "pip install ./packages/core ./packages/backend-cpu ./packages/server": "ci/cpu/wheels.sh does",
     "pip install 'tupelo-server[grpc]'": "the tools of the tests bring it",
     'grpcurl -plaintext -d \'{"text": "The capital of France is"}\' '
     "127.0.0.1:30001 tupelo.v1.Tupelo/Generate": "not of Python; test_grpc.py calls the same",
