@@ -1,11 +1,14 @@
 #!/usr/bin/env python3
 """Runs the parts of the CUDA pipeline, each in a process of its own, and writes one JSON.
 
-Parts: ``smoke`` (device, rates, kernels built, a tiny model against the CPU), ``conform`` (the kit
-with Triton's attention), ``conform-reference``, ``conform-flashinfer`` (the kit in what FlashInfer
-has), ``parity`` (every family), ``bench`` (``benchmarks/gpu_offline.py``), ``online`` and ``http``
-(``benchmarks/gpu_online.py``), ``sweep`` and ``sweep-triton`` (nothing is built late), ``leak``,
-``idle``, ``start``. Options after ``--`` go to the benchmarks among them.
+Parts: ``smoke`` (device, rates, kernels built, a tiny model against the CPU), ``certify`` (the
+kit's certified profile: collectives take two GPUs), ``conform-reference``,
+``conform-flashinfer`` (the kit in what FlashInfer has), ``parity`` (every family), ``bench``
+(``benchmarks/gpu_offline.py``), ``online`` and ``http`` (``benchmarks/gpu_online.py``),
+``sweep`` and ``sweep-triton`` (nothing is built late), ``leak``, ``idle``, ``start``; and only
+where they are named ``conform`` (the kit's ``--levels`` with Triton's attention) and ``serve``
+(a model, its reply and its speed: ci/serve.py). Options after ``--`` go to the benchmarks among
+them.
 """
 
 import argparse
@@ -22,9 +25,11 @@ from typing import Any
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 PARTS = (
-    *("smoke", "conform", "conform-reference", "conform-flashinfer", "parity", "bench"),
+    *("smoke", "certify", "conform-reference", "conform-flashinfer", "parity", "bench"),
     *("online", "http", "sweep", "sweep-triton", "leak", "idle", "start"),
 )
+BY_NAME = ("conform", "serve")
+"""What runs only where ``--parts`` has it."""
 SHOWN_LINES = 40
 
 
@@ -99,6 +104,15 @@ def plan_part(
     if part == "smoke":
         report = folder / "smoke.json"
         return [python, str(HERE / "smoke.py"), str(report), str(args.out)], {}, report
+    if part == "certify":
+        kit = args.out / "kit"
+        command = [python, "-m", "tupelo.conformance", "--backend", "cuda", "-v"]
+        command += ["--profile", "certified", "--report", str(kit)]
+        return command, {}, kit / "conformance.json"
+    if part == "serve":
+        report = folder / "serve.json"
+        serve = str(ROOT / "ci/serve.py")
+        return [python, serve, str(report)], {"TUPELO_BACKEND": "cuda"}, report
     if part.startswith("conform"):
         attention = {"conform": "triton"}.get(part, part.removeprefix("conform-"))
         backend = "narrow:backend" if attention == "flashinfer" else "cuda"
@@ -123,7 +137,7 @@ def plan_part(
         report = folder / f"{name}.json"
         environment = {"TUPELO_CUDA_ATTENTION": attention} if attention else {}
         return [python, str(HERE / f"{name}.py"), str(report)], environment, report
-    raise SystemExit(f"--parts {part}: allowed: {', '.join(PARTS)}")
+    raise SystemExit(f"--parts {part}: allowed: {', '.join((*PARTS, *BY_NAME))}")
 
 
 if __name__ == "__main__":
