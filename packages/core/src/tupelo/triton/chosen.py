@@ -67,12 +67,14 @@ class ChosenAttention(AttentionBackend):
         setting: name of the variable by which users choose.
         tries: whether an implementation is compared with the reference before it is used; then
             plans of a step under way must bear another being planned.
+        portable: whether core's kernels can be compiled for the device.
         lacks: of each implementation, what of a spec it does not have: see ``features``.
         built: implementations that were built, by name.
     """
 
     setting: ClassVar[str]
     tries: ClassVar[bool] = False
+    portable: bool = True
     lacks: ClassVar[Mapping[str, frozenset[str]]]
 
     def __init__(
@@ -137,7 +139,7 @@ class ChosenAttention(AttentionBackend):
         plan: Plan,
     ) -> Tensor:
         name, part = self._part(qkv.dtype, spec, layer, kv, plan)
-        if name == "reference":
+        if name == "reference" or not self.portable:
             return super().forward_qkv(qkv, positions, split, spec, layer, kv, plan)
         heads = (split.num_heads, split.num_kv_heads, split.head_dim)
         norms = (split.q_norm, split.k_norm, split.eps)
@@ -160,7 +162,7 @@ class ChosenAttention(AttentionBackend):
         name = self._chosen.get(spec)
         if name is None:
             name = self._choose(spec, dtype, layer, kv)
-            if name != "reference":
+            if name != "reference" and self.portable:
                 from tupelo.triton.rope import norm_rope_qkv_store
 
                 self._store = norm_rope_qkv_store
@@ -248,6 +250,8 @@ class ChosenAttention(AttentionBackend):
         return trial.difference(self.built[name], plain, {spec: kinds[spec]})
 
     def _make_triton(self, *_: Any) -> Refusal | None:
+        if not self.portable:
+            return "there is no Triton for the device"
         try:
             from tupelo.triton.attention import TritonAttention
         except ImportError as error:

@@ -96,6 +96,8 @@ class GraphRunner(EagerRunner):
         grouped: whether steps may come with prefix groups, for which attention has other kernels:
             they have a ladder and graphs of their own.
         cut: whether prompt steps are captured too.
+        tries: whether graphs of decode steps are replayed once and compared with their steps; where
+            they differ or cannot be captured, steps run eagerly, with a warning.
 
     Attributes:
         num_captures: graphs captured so far; it stays as it is after ``warmup``.
@@ -110,9 +112,11 @@ class GraphRunner(EagerRunner):
         argmax: Callable[[Tensor], Tensor] = lambda logits: torch.argmax(logits, dim=-1),
         grouped: bool = False,
         cut: bool = False,
+        tries: bool = False,
     ) -> None:
         super().__init__(parts)
         self._cut = cut
+        self._tries = tries
         self._token_ladder: tuple[int, ...] = ()
         self._pieces: dict[int, Pieces] = {}
         self._argmax = argmax
@@ -199,11 +203,10 @@ class GraphRunner(EagerRunner):
         rungs = sorted([(n, False) for n in ladder] + [(n, True) for n in coarse], reverse=True)
         self._allocate(ladder[-1])
         for rows, grouped in rungs:
-            with parts.runtime.stream():
-                graph = self._capture_rung(rows, grouped, capture)
-            if graph is None:
+            graph = self._tried_rung(rows, grouped, capture)
+            if isinstance(graph, str):
                 self._graphs.clear()
-                logger.warning("decode steps run eagerly: the attention cannot refill its plans")
+                logger.warning("decode steps run eagerly: %s", graph)
                 return
             self._graphs[rows, grouped] = graph
             now = time.perf_counter()
@@ -268,8 +271,18 @@ class GraphRunner(EagerRunner):
         self._row_ids = torch.arange(max_rows, dtype=torch.int64, device=device)
         self._ends = torch.arange(max_rows + 1, dtype=torch.int32, device=device)
 
-    def _capture_rung(self, rows: int, grouped: bool, capture: Capture) -> _DecodeGraph | None:
-        """Plan, run once eagerly, and capture; None if the plan cannot be refilled."""
+    def _tried_rung(self, rows: int, grouped: bool, capture: Capture) -> _DecodeGraph | str:
+        """A rung, or why there can be none."""
+        try:
+            with self._parts.runtime.stream():
+                return self._capture_rung(rows, grouped, capture)
+        except RuntimeError as error:
+            if not self._tries:
+                raise
+            return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+    def _capture_rung(self, rows: int, grouped: bool, capture: Capture) -> _DecodeGraph | str:
+        """Plan, run once eagerly, and capture."""
         attention = self._parts.attention
         layout = DecodeLayout(rows, len(self._tables))
         fields = layout.device_fields(self._buffer)
@@ -290,10 +303,24 @@ class GraphRunner(EagerRunner):
         plan = attention.plan(inputs)
         self._decode(inputs, plan)  # what is built or chosen at first use is, before capturing
         if attention.plan(inputs, plan) is not plan:
-            return None
+            return "the attention cannot refill its plans"
         graph, (hidden, logits, token_ids) = capture(lambda: self._decode(inputs, plan))
+        if self._tries and not self._replays(graph, hidden, lambda: self._decode(inputs, plan)):
+            return "captured, they gave something else"
         self.num_captures += 1
         return _DecodeGraph(layout, fields, inputs, plan, graph, hidden, logits, token_ids)
+
+    def _replays(
+        self, graph: Graph, hidden: Tensor, step: Callable[[], tuple[Tensor, ...]]
+    ) -> bool:
+        """Whether a graph fills ``hidden`` with what its step gives; slots keep their tokens."""
+        before = self._last_tokens.clone()
+        hidden.fill_(float("nan"))
+        graph.replay()
+        self._last_tokens.copy_(before)
+        same = agree(hidden, step()[0])
+        self._last_tokens.copy_(before)
+        return same
 
     def _decode(self, inputs: StepInputs, plan: Plan) -> tuple[Tensor, Tensor, Tensor]:
         """What a graph holds: hidden states, logits and greedy tokens of one token a row."""
