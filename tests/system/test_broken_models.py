@@ -101,7 +101,7 @@ BROKEN: dict[str, tuple[Break, tuple[str, ...]]] = {
     ),
     "attention of its own": (
         config(architectures=["BloomForCausalLM"], model_type="bloom"),
-        ("BloomForCausalLM does not attend through", "nearest supported one is"),
+        ("BloomForCausalLM does not attend through", "nearest supported architecture is"),
     ),
     "missing tensor": (tensors(lambda found: found.pop(UP)), ("lacks 1 tensor", UP)),
     "tensor too many": (

@@ -106,13 +106,11 @@ def find_family(
             return _loaded(found[name], where)
     known = sorted({*FAMILIES, *ENCODERS, *found})
     near = difflib.get_close_matches(architecture, known, n=1, cutoff=0.0)[0]
-    instead = f"The nearest supported one is {near}. Supported: {', '.join(known)}"
-    if not ending:
-        door = door_for(architecture, model_type, where=where, instead=instead)
-        if door is not None:
-            return door
+    if not ending and (door := door_for(architecture, model_type, where, near)) is not None:
+        return door
     raise UnsupportedModel(
-        f"{where}: architecture {shown(repr(architecture))} is not supported. {instead}"
+        f"{where}: architecture {shown(repr(architecture))} is not supported; "
+        f"the nearest supported one is {near}. Supported: {', '.join(known)}"
     )
 
 

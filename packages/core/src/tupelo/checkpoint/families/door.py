@@ -22,11 +22,12 @@ _ATTENTION: Final = re.compile(r"^class \w*Attention\w*\(", re.MULTILINE)
 _INTERFACE: Final = "ALL_ATTENTION_FUNCTIONS"
 
 
-def door_for(architecture: str, model_type: str, *, where: str, instead: str) -> Family | None:
+def door_for(architecture: str, model_type: str, where: str, near: str) -> Family | None:
     """``DOOR``, if the installed transformers defines this class for this ``model_type``.
 
     Raises:
-        UnsupportedModel: its attention is its own, and not the interface's; ends with ``instead``.
+        UnsupportedModel: its attention is its own, and not the interface's; names ``where`` that
+            was said, and ``near``, the nearest architecture that is supported.
     """
     source = _source(model_type)
     if not _NAME.fullmatch(architecture) or f"\nclass {architecture}(" not in source:
@@ -34,7 +35,7 @@ def door_for(architecture: str, model_type: str, *, where: str, instead: str) ->
     if _ATTENTION.search(source) and _INTERFACE not in source:
         raise UnsupportedModel(
             f"{where}: {architecture} does not attend through transformers' attention interface, "
-            f"so it cannot be served. {instead}"
+            f"so it cannot be served; the nearest supported architecture is {near}"
         )
     return DOOR
 
