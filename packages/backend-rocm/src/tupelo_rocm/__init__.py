@@ -18,12 +18,9 @@ from tupelo_rocm.attention import RocmAttention
 from tupelo_rocm.graphs import hip_capture
 from tupelo_rocm.kernels import best_tokens, has_triton, product_table, rocm_kernels
 from tupelo_rocm.options import Options, read_options
-from tupelo_rocm.vendor import installed, look, versions, why_not
+from tupelo_rocm.vendor import DEVICE, Seen, installed, look, versions, why_not
 
 __all__ = ["backend"]
-
-DEVICE = "cuda:0"
-"""Torch's ROCm builds call AMD GPUs by CUDA's name."""
 
 COUNTER = BuildCounter()
 
@@ -45,7 +42,8 @@ def backend() -> Backend | Unavailable:
         ConfigError: an environment variable of this backend has a value that it cannot have.
     """
     options = read_options()
-    reason = why_not(look())
+    seen = look()
+    reason = why_not(seen)
     if reason:
         return Unavailable(reason)
     COUNTER.listen()
@@ -91,6 +89,7 @@ def backend() -> Backend | Unavailable:
         notes=(
             f"{device.name}, {gib:.0f} GiB, {device.multi_processor_count} compute units",
             _arch_note(arch),
+            *_other_gpus(seen),
             *_kernel_notes(options, refused),
         ),
     )
@@ -116,6 +115,13 @@ def _arch_note(arch: Arch) -> str:
         return f"{arch.name}: unknown to this backend; Triton's kernels in cautious sizes; {sizes}"
     like = "" if arch.name in TESTED else f", kernels sized as for {arch.like}"
     return f"{arch.name} ({arch.family}): {sizes}{like}"
+
+
+def _other_gpus(seen: Seen) -> tuple[str, ...]:
+    """That there are several, for ``doctor``."""
+    if seen.num_devices < 2:
+        return ()
+    return (f"the first of {seen.num_devices} GPUs; HIP_VISIBLE_DEVICES names another",)
 
 
 def _kernel_notes(options: Options, refused: tuple[str, ...]) -> tuple[str, ...]:

@@ -8,6 +8,9 @@ import torch
 
 from tupelo_rocm.options import hidden_by
 
+DEVICE = "cuda:0"
+"""Torch's ROCm builds call AMD GPUs by CUDA's name."""
+
 KFD = "/dev/kfd"
 """The device node through which programs reach AMD GPUs on Linux."""
 
@@ -18,7 +21,7 @@ class Seen:
 
     Attributes:
         torch: its version. hip: the version of HIP that it was built with; "" without.
-        num_devices: GPUs that torch finds.
+        num_devices: GPUs that torch finds. broken: what torch says where it can't open the first.
         node: ``"open"``, ``"closed"`` to this user, or ``"absent"``: ``KFD``.
         hidden: the variable that hides all GPUs; "" if none does.
     """
@@ -28,19 +31,22 @@ class Seen:
     num_devices: int
     node: str
     hidden: str = ""
+    broken: str = ""
 
 
 def look() -> Seen:
-    """What there is here."""
+    """What there is here. Opens the GPU, where there is one."""
     hip = torch.version.hip or ""
+    num_devices = torch.cuda.device_count() if hip and torch.cuda.is_available() else 0
     is_open = os.access(KFD, os.R_OK | os.W_OK)
     node = "open" if is_open else "closed" if os.path.exists(KFD) else "absent"
     return Seen(
         torch=torch.__version__,
         hip=hip,
-        num_devices=torch.cuda.device_count() if hip and torch.cuda.is_available() else 0,
+        num_devices=num_devices,
         node=node,
         hidden=hidden_by(),
+        broken=_broken() if num_devices else "",
     )
 
 
@@ -50,6 +56,11 @@ def why_not(seen: Seen) -> str:
         return (
             f"torch {seen.torch} is built without ROCm; install a ROCm build, see "
             "https://pytorch.org/get-started"
+        )
+    if seen.broken:
+        return (
+            f"torch {seen.torch} (HIP {seen.hip}) finds an AMD GPU and cannot open it: "
+            f"{seen.broken}; check what rocm-smi and the kernel's log say of it"
         )
     if seen.num_devices:
         return ""
@@ -66,6 +77,15 @@ def why_not(seen: Seen) -> str:
         f"torch {seen.torch} (HIP {seen.hip}) finds no AMD GPU; check that rocminfo lists one, and "
         "that the installed ROCm is of the version that torch was built with"
     )
+
+
+def _broken() -> str:
+    """What torch says where the first GPU can't be opened; "" where it can."""
+    try:
+        torch.cuda.get_device_properties(DEVICE)
+    except (RuntimeError, AssertionError) as error:
+        return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+    return ""
 
 
 def versions() -> dict[str, str]:
