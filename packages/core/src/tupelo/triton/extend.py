@@ -51,12 +51,13 @@ def _extend_kernel(
     WINDOW: tl.constexpr,
     SOFT_CAP: tl.constexpr,
     BLOCK: tl.constexpr,
+    ONE_LOOP: tl.constexpr,
 ):
     """Program (part of a tile of the plan, K/V head); later tiles, which see more keys, go first.
 
     Keys are cut at what every query of the program sees, so that most tiles need no mask::
 
-        | low … all_see: no mask (none of this with a window) | all_see … high: masked |
+        | low … all_see: no mask (none of this with a window or ONE_LOOP) | all_see … high: masked |
     """
     index = tl.num_programs(0) - 1 - tl.program_id(0)
     kv_head = tl.program_id(1)
@@ -87,7 +88,7 @@ def _extend_kernel(
             total = tl.zeros((TOKENS * GROUP_BLOCK,), tl.float32)
             acc = tl.zeros((TOKENS * GROUP_BLOCK, D), tl.float32)
             all_see = low
-            if WINDOW == 0:
+            if WINDOW == 0 and not ONE_LOOP:
                 all_see = (before + offset + 1) // BLOCK * BLOCK
                 for first in range(low, all_see, BLOCK):
                     keys = first + tl.arange(0, BLOCK)
@@ -161,6 +162,7 @@ def extend_attention(
         WINDOW=spec.window or 0,
         SOFT_CAP=spec.soft_cap is not None,
         BLOCK=config.block,
+        ONE_LOOP=config.one_loop,
         num_warps=config.num_warps,
         num_stages=config.num_stages,
     )

@@ -50,6 +50,7 @@ def _shared_kernel(
     PAGE_SIZE: tl.constexpr,
     SOFT_CAP: tl.constexpr,
     BLOCK: tl.constexpr,
+    ONE_LOOP: tl.constexpr,
     HEADER: tl.constexpr,
     ITEM: tl.constexpr,
 ):
@@ -76,14 +77,16 @@ def _shared_kernel(
         peak = tl.full((ROWS * GROUP_BLOCK,), LOWEST, tl.float32)
         total = tl.zeros((ROWS * GROUP_BLOCK,), tl.float32)
         acc = tl.zeros((ROWS * GROUP_BLOCK, D), tl.float32)
-        whole = start + (end - start) // BLOCK * BLOCK
-        for first in range(start, whole, BLOCK):
-            keys = first + tl.arange(0, BLOCK)
-            peak, total, acc = attend_tile(
-                q, peak, total, acc, k_head, v_head, table, keys, keys, keys, cols, in_head,
-                page_stride, token_stride, scale, soft_cap, PAGE_SIZE, SOFT_CAP,
-                False, D != HEAD_DIM,
-            )  # fmt: skip
+        whole = start
+        if not ONE_LOOP:
+            whole = start + (end - start) // BLOCK * BLOCK
+            for first in range(start, whole, BLOCK):
+                keys = first + tl.arange(0, BLOCK)
+                peak, total, acc = attend_tile(
+                    q, peak, total, acc, k_head, v_head, table, keys, keys, keys, cols, in_head,
+                    page_stride, token_stride, scale, soft_cap, PAGE_SIZE, SOFT_CAP,
+                    False, D != HEAD_DIM,
+                )  # fmt: skip
         for first in range(whole, end, BLOCK):
             keys = first + tl.arange(0, BLOCK)
             stored = keys < end
@@ -166,6 +169,7 @@ def shared_attention(
         PAGE_SIZE=k_cache.shape[1],
         SOFT_CAP=spec.soft_cap is not None,
         BLOCK=config.block,
+        ONE_LOOP=config.one_loop,
         HEADER=HEADER,
         ITEM=ITEM,
         num_warps=config.num_warps,

@@ -26,12 +26,15 @@ class ExtendConfig:
         rows: query tokens times heads of a group in one program.
         block: keys of one step of the loop.
         num_warps, num_stages: Triton's.
+        one_loop: masks are asked for every key, instead of a second loop where they must be: fewer
+            registers.
     """
 
     rows: int
     block: int
     num_warps: int
     num_stages: int
+    one_loop: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,12 +45,15 @@ class SharedConfig:
         rows: decode rows times heads of a group at once, ``shared_rows`` or a part of it.
         block: keys of one step of the loop.
         num_warps, num_stages: Triton's.
+        one_loop: masks are asked for every key, instead of a second loop where they must be: fewer
+            registers.
     """
 
     rows: int
     block: int
     num_warps: int
     num_stages: int
+    one_loop: bool = False
 
 
 def decode_config(head_dim: int, itemsize: int) -> DecodeConfig:
