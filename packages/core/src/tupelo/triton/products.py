@@ -48,12 +48,14 @@ class Launches:
 
     Attributes:
         shared_bytes: shared memory of one program.
+        max_tile: elements of the weight in one step of a program, where there are several rows.
         preferred: (block_n, block_k, num_stages, splits) of launches of several rows to try before
             others.
         most: launches to try for a product: each is compiled once, for a second.
     """
 
     shared_bytes: int = PORTABLE_SHARED_BYTES
+    max_tile: int = 1 << 30
     preferred: tuple[tuple[int, int, int, int], ...] = ()
     most: int = 5
 
@@ -61,7 +63,9 @@ class Launches:
         """Those for a product of few rows."""
         shape, gated = (product.out_features, product.in_features), "gated" in product.kind
         found = configs(shape, product.rows, gated=gated, shared_bytes=self.shared_bytes)
-        return sorted(found, key=self._place)[: self.most]
+        largest = self.max_tile // (2 if gated else 1)
+        fitting = [c for c in found if product.rows == 1 or c.block_n * c.block_k <= largest]
+        return sorted(fitting, key=self._place)[: self.most]
 
     def _place(self, config: LinearConfig) -> int:
         """Its place in ``preferred``; others keep their order, after those."""
