@@ -71,6 +71,16 @@ def test_each_type_is_tried_by_itself() -> None:
     assert list(trials.disabled) == [("fast", "float16")]
 
 
+def test_a_question_about_shapes_alone_runs_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    """The kit asks such for the samples of an op, which are of every type."""
+    trials = Trials("cpu")
+    (kernel,) = trials.tried([Kernel(op="rms_norm", name="fast", fn=raises)])
+    with caplog.at_level(logging.WARNING):
+        assert kernel.supports(OpCall(op="rms_norm", dtype="", shape=(64,))) is None
+    assert not caplog.records
+    assert trials.disabled == {}
+
+
 def test_what_a_kernel_refuses_is_not_tried_with_it() -> None:
     calls = []
 

@@ -55,7 +55,7 @@ class Trials:
 
     def _supports(self, kernel: Kernel, call: OpCall) -> str | None:
         refused = kernel.supports(call)
-        if refused is not None:
+        if refused is not None or not call.dtype:  # without a type, nothing is about to be served
             return refused
         key = (kernel.name, call.dtype)
         if key not in self._reasons:
