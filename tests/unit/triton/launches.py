@@ -142,12 +142,12 @@ def attention(
         backend.forward(q, k, k, 0, 0, pool, plan)
 
 
-def decodes(*dtypes: torch.dtype) -> None:
+def decodes(*dtypes: torch.dtype, dims: Sequence[int] = (64, 128, 256)) -> None:
     """Decode alone, by every number of heads to a K/V head: dtypes, sizes of a head and of a page,
     splits, groups, ways to merge and rows among others, in combinations that differ in many."""
     for turn in range(4 * len(dtypes)):
         page_size, splits = (4, 16, 1)[(turn + turn // 3) % 3], (32, 1, 2)[(turn - turn // 3) % 3]
-        dtype, dim = dtypes[turn // 4], (64, 128, 256)[turn % 3]
+        dtype, dim = dtypes[turn // 4], dims[turn % len(dims)]
         one_decode(dtype, 2 * (turn + 1), dim, page_size, splits, turn)
     one_decode(dtypes[0], 4, 128, 16, 32, 0)
 

@@ -9,7 +9,7 @@ import torch
 from tupelo.triton.chosen import ChosenAttention, Maker, Refusal
 from tupelo_rocm.aiter_calls import AiterError
 from tupelo_rocm.arch import Arch
-from tupelo_rocm.attention_tuning import attention_tuning
+from tupelo_rocm.attention_tuning import attention_tuning, why_not
 from tupelo_rocm.options import Options
 
 AITER_ARCHS = ("gfx942", "gfx950")
@@ -41,24 +41,28 @@ class RocmAttention(ChosenAttention):
             makers["ck"] = self._make_ck
         return makers
 
+    def _make_triton(self, spec: int, dtype: torch.dtype, kv_dtype: torch.dtype) -> Refusal | None:
+        reason = why_not(self._arch, self._specs[spec].head_dim, dtype)
+        return reason or super()._make_triton(spec, dtype, kv_dtype)
+
     def _make_aiter(self, spec: int, dtype: torch.dtype, kv_dtype: torch.dtype) -> Refusal | None:
         try:
-            from tupelo_rocm.aiter_attention import AiterAttention, why_not
+            from tupelo_rocm import aiter_attention
 
-            reason = why_not(self._specs[spec], self._page_size, dtype, kv_dtype)
+            reason = aiter_attention.why_not(self._specs[spec], self._page_size, dtype, kv_dtype)
             if not reason:
-                self.add("aiter", AiterAttention)
+                self.add("aiter", aiter_attention.AiterAttention)
         except (AiterError, ImportError) as error:
             return f"{error}"
         return reason or None
 
     def _make_ck(self, spec: int, dtype: torch.dtype, kv_dtype: torch.dtype) -> Refusal | None:
         try:
-            from tupelo_rocm.ck_attention import CkAttention, why_not
+            from tupelo_rocm import ck_attention
 
-            reason = why_not(self._specs[spec], self._page_size, dtype, kv_dtype)
+            reason = ck_attention.why_not(self._specs[spec], self._page_size, dtype, kv_dtype)
             if not reason:
-                self.add("ck", partial(CkAttention, tuning=self._tuning))
+                self.add("ck", partial(ck_attention.CkAttention, tuning=self._tuning))
         except (AiterError, ImportError) as error:
             return f"{error}"
         return reason or None

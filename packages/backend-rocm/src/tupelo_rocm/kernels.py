@@ -52,11 +52,13 @@ def rocm_kernels(
     from tupelo_rocm.aiter_ops import aiter_kernels
 
     vendor, refused = aiter_kernels(arch.name) if options.aiter else ((), ())
+    products = _product_kernels(table)
     portable = [
         replace(kernel, fn=_tuned_experts(arch)) if kernel.op == "moe_experts" else kernel
         for kernel in portable_kernels()
+        if kernel.op not in {product.op for product in products}  # whose sizes are not this card's
     ]
-    kernels = (*vendor, *_product_kernels(table), *portable)
+    kernels = (*vendor, *products, *portable)
     return Trials(device).tried(kernels), refused
 
 

@@ -10,10 +10,15 @@ from tupelo.triton.moe import MoEConfig, moe_config
 from tupelo.triton.products import Launches
 from tupelo_rocm.arch import Arch
 
+RDNA_TILE = 4096
+"""Elements of a weight that 256 registers a lane have room for."""
+
 
 def launches(arch: Arch) -> Launches:
     """Which launches of products are tried."""
-    return Launches(shared_bytes=arch.lds_bytes)
+    if arch.is_cdna:
+        return Launches(shared_bytes=arch.lds_bytes)
+    return Launches(shared_bytes=arch.lds_bytes, max_tile=RDNA_TILE)
 
 
 def moe_sizes(arch: Arch, x: Tensor, gate_up: Tensor) -> MoEConfig:
