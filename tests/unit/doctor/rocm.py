@@ -54,7 +54,7 @@ ENVIRONMENTS = (
     Environment(
         id="no_driver",
         backend="rocm",
-        says=f"{NO_NODE} is absent: load the amdgpu driver (modprobe amdgpu), or give the container",
+        says=f"{NO_NODE} is absent: load the amdgpu driver (modprobe amdgpu), or give",
         patches={**WITHOUT_GPU, "tupelo_rocm.vendor.KFD": NO_NODE},
         variables=SEEN,
     ),
@@ -75,7 +75,7 @@ ENVIRONMENTS = (
     Environment(
         id="rocm_of_another_version",
         backend="rocm",
-        says="(HIP 7.1.25424) finds no AMD GPU; check that rocminfo lists one, and that the installed",
+        says="(HIP 7.1.25424) finds no AMD GPU; check that rocminfo lists one, and that the",
         patches={**WITHOUT_GPU, "tupelo_rocm.vendor.KFD": NODE},
         variables=SEEN,
     ),
