@@ -55,7 +55,7 @@ def test_cancelling_frees_what_the_engine_held(server: ServerProcess) -> None:
         cancelled = client.responses.cancel(id)
         assert cancelled.status == "cancelled"
         assert client.responses.retrieve(id).output == cancelled.output
-    server.wait_for(lambda: is_free(server), 10)
+    server.wait_for(lambda: is_free(server), 60)
     done = client.responses.create(input=QUESTION, background=True, **SETTINGS)
     server.wait_for(lambda: client.responses.retrieve(done.id).status == "completed", 30)
     assert "Paris" in client.responses.retrieve(done.id).output_text
@@ -66,7 +66,7 @@ def test_a_client_that_leaves_frees_them_too(server: ServerProcess, stream: bool
     body = {"input": QUESTION, "max_output_tokens": 4000, "ignore_eos": True, "stream": stream}
     with pytest.raises(httpx.TimeoutException), ThreadPoolExecutor(1) as pool:
         pool.submit(_read_a_while, f"{server.url}/v1/responses", body).result()
-    server.wait_for(lambda: is_free(server), 10)
+    server.wait_for(lambda: is_free(server), 60)
 
 
 def _read_a_while(url: str, body: dict[str, Any]) -> None:
