@@ -110,7 +110,7 @@ class Guarded(ServerProcess):
         assert self.engine.status() != psutil.STATUS_ZOMBIE
         assert self.healthy()
 
-    def audit(self, limit_s: float = 10.0) -> None:
+    def audit(self, limit_s: float = 60.0) -> None:
         """Nothing runs, nothing waits, no page is owned, every page is accounted for."""
         self.still_stands()
         end = time.monotonic() + limit_s
