@@ -46,6 +46,10 @@ SILENT_S = 6 * HEARTBEAT_S
 RETRY_MS = 20
 """Between two attempts to reach the engine's socket while it starts."""
 
+CONTROL_S = 60.0
+"""For an operator's call, which waits for the step that runs: with a large model on a busy machine
+that is long. Of an engine that hangs the watchdog tells."""
+
 STOP_S = 5.0
 """A process that has not ended this long after being told to is killed."""
 
@@ -184,7 +188,7 @@ class EngineClient:
             self._failures[rid] = error
             queue.put_nowait(None)
 
-    async def control(self, action: str, *, timeout_s: float = 10.0, **args: Any) -> Any:
+    async def control(self, action: str, *, timeout_s: float = CONTROL_S, **args: Any) -> Any:
         """An operator's call; ``tupelo.engine.control`` has the actions and their ``args``.
 
         Raises:
