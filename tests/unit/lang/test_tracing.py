@@ -79,7 +79,7 @@ def test_errors_of_a_traced_program_are_raised() -> None:
         (tp.assistant(tp.gen("x", regex="[0-9]")), r"gen\(dtype or regex=…\)"),
         (tp.assistant(tp.gen("x", dtype=int)), r"gen\(dtype or regex=…\)"),
         (tp.assistant(tp.gen("x", ebnf='root ::= "a"')), r"gen\(ebnf=…\)"),
-        (tp.assistant(tp.gen("x", min_p=0.1)), r"gen\(min_p=…\)"),
+        (tp.assistant(tp.gen("x", min_p=0.1)), r"gen\(min_p=…\): it takes .*\bmax_tokens, "),
         (tp.assistant(tp.gen("x", min_tokens=3)), r"gen\(min_tokens=…\)"),
         (tp.assistant(tp.gen("x", return_logprob=True)), r"gen\(return_logprob=…\)"),
         (tp.assistant(tp.select("x", ["a", "b"])), r"select\(\).*enum"),

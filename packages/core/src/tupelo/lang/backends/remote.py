@@ -3,6 +3,14 @@
 from tupelo.lang.backends.base import Backend, Place
 from tupelo.lang.ir import Gen, Seen, Select, Step
 
+_SHOWN = {
+    "max_new_tokens": "max_tokens",
+    "min_new_tokens": "min_tokens",
+    "sampling_seed": "seed",
+    "regex": "dtype or regex",
+}
+"""Options as programs call them."""
+
 
 class RemoteBackend(Backend):
     """A service: programs are traced first, and what it cannot do is refused then.
@@ -50,6 +58,5 @@ class RemoteBackend(Backend):
             raise self.cannot("gen(tools=…)", "it knows no tools")
         for name in gen.sampling:
             if name not in self.options:
-                shown = {"max_new_tokens": "max_tokens", "min_new_tokens": "min_tokens"}
-                what = "dtype or regex" if name == "regex" else shown.get(name, name)
-                raise self.cannot(f"gen({what}=…)", f"it takes {', '.join(sorted(self.options))}")
+                taken = ", ".join(sorted(_SHOWN.get(option, option) for option in self.options))
+                raise self.cannot(f"gen({_SHOWN.get(name, name)}=…)", f"it takes {taken}")
