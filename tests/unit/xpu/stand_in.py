@@ -33,4 +33,4 @@ def backend(options: Options | None = None) -> Backend:
     capabilities = replace(
         record.capabilities, memory_fraction=0.4, max_world_size=1, collective_library=""
     )
-    return replace(record, capabilities=capabilities)
+    return replace(record, capabilities=capabilities, hardware="")

@@ -109,6 +109,7 @@ def make_backend(options: Options, card: Card, device: str, num_devices: int = 1
         runner=partial(_runner, captures, options, table, module),
         runtime=XpuRuntime,
         builds=COUNTER.total,
+        hardware=card.name,
         versions=versions(),
         notes=(_card_note(card, num_devices), *_kernel_notes(options, refused)),
     )
