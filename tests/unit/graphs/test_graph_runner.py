@@ -57,8 +57,9 @@ class _Backend:
         groups: int = 0,
         *,
         cut: bool = False,
+        tries: bool = False,
     ) -> None:
-        self.cut = cut
+        self.more = {"cut": cut, "tries": tries}
         self.capture = FakeCapture()
         self.grouped = groups > 0
         self.runner: GraphRunner | None = None
@@ -74,7 +75,7 @@ class _Backend:
         )
 
     def _make(self, parts: RunnerParts) -> GraphRunner:
-        self.runner = GraphRunner(parts, self.capture, grouped=self.grouped, cut=self.cut)
+        self.runner = GraphRunner(parts, self.capture, grouped=self.grouped, **self.more)
         return self.runner
 
 
@@ -134,6 +135,37 @@ def test_nothing_is_captured_after_warm_up() -> None:
     assert fake.runner is not None
     assert fake.runner.num_captures == len(fake.capture.graphs) == 4  # 1, 2, 4, 5 rows
     assert sum(graph.num_replays for graph in fake.capture.graphs) == fake.runner.num_replays
+
+
+def test_graphs_that_are_tried_are_replayed_all_the_same(eager: Backend) -> None:
+    fake = _Backend(tries=True)
+    assert _run(fake.record, SAMPLED) == _run(eager, SAMPLED)
+    assert fake.runner is not None
+    assert fake.runner.num_captures == 4
+    assert fake.runner.num_replays >= 8
+
+
+@pytest.mark.parametrize("failure", ["refuses", "forgets"])
+def test_graphs_that_fail_their_trial_are_not_replayed(
+    eager: Backend, failure: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    fake = _Backend(tries=True)
+
+    def capture(fn: Callable[[], Any]) -> Any:
+        if failure == "refuses":
+            raise RuntimeError("an op cannot be captured\nat frame 0")
+        graph, value = FakeCapture()(fn)
+        graph.replay = lambda: None  # type: ignore[method-assign]
+        return graph, value
+
+    fake.capture = capture  # type: ignore[assignment]
+    assert _run(fake.record, GREEDY) == _run(eager, GREEDY)
+    told = {"refuses": "an op cannot be captured", "forgets": "captured, they gave something else"}
+    assert [r.getMessage() for r in caplog.records if "eagerly" in r.getMessage()] == [
+        f"decode steps run eagerly: {told[failure]}"
+    ]
+    assert fake.runner is not None
+    assert fake.runner.num_replays == 0
 
 
 SHARING = [[7, 1, 8, 2, 8, 1, 8, 2, 8, *ids] for ids in PROMPTS] + [[5, 5]]
