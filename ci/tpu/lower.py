@@ -23,11 +23,12 @@ from tupelo_tpu.kernels import KERNELS
 from tupelo_tpu.kv_pool import XlaKVPool
 from tupelo_tpu.mosaic import attend
 from tupelo_tpu.pallas_shape import shape_for
-from tupelo_tpu.runner import DRAWN, XlaRunner, idle_batch
+from tupelo_tpu.runner import DRAWN, XlaRunner
 from tupelo_tpu.runtime import XlaRuntime
 from tupelo_tpu.sampler import XlaSampler
 
 from tupelo.backend import RunnerParts
+from tupelo.backend.graphs.buckets import idle_batch
 from tupelo.batch import Bucket
 from tupelo.checkpoint import parse_hf_config
 from tupelo.layers.parallel import Parallel
@@ -123,7 +124,7 @@ def trace(name: str, config: dict[str, Any], world_size: int) -> None:
             "layers": shape.num_layers,
             "too_large": False,
         }
-        batch = idle_batch(bucket, NUM_SLOTS, len(model.kv_specs))
+        batch = idle_batch((1,), NUM_SLOTS, len(model.kv_specs), bucket)
         forward = runner.forward(batch)
         if (name, world_size, step) == ("llama", 1, "decode"):
             Traced.about = Traced.about | {"kind": "sample"}

@@ -4,8 +4,9 @@
 #   OUT=out ci/tpu/run.sh                on a machine with a TPU
 #   OUT=out ci/tpu/run.sh --no-device    anywhere: the kit on XLA's CPU device through torch-xla, no
 #                                        late compilation over 200 requests, a second start that
-#                                        compiles nothing, the Pallas kernel interpreted, and the steps
-#                                        of decoders compiled ahead of time for v5e, v6e and v7x
+#                                        finds all programs of the first on disk, the Pallas kernel
+#                                        interpreted, and the steps of decoders compiled ahead of time
+#                                        for v5e, v6e and v7x
 #
 # Never part of .ci/run: torch-xla's environment takes 7 GB, and everything about an hour on two cores.
 # Environments: xla (torch-xla, so PYTHON is 3.11) and jax.
@@ -27,6 +28,7 @@ else
     part kit "$python" -m tupelo.conformance --backend tpu --level 0,1,2,3 --report "$out/kit" -v \
         "${kit_arguments[@]}"
     part sweep "$python" ci/tpu/sweep.py "$out/sweep.json"
+    part cache "$python" ci/tpu/cache.py "$out/cache.json"
     part interpret "$python" ci/tpu/interpret.py "$out/interpret.json"
     part lower "$python" ci/tpu/lower.py "$out/hlo"
     part aot "$jax" ci/tpu/aot.py "$out/hlo" "$out/aot.json"

@@ -7,10 +7,9 @@ tokens, the page tables and the K/V pool go in, and their successors come out, i
     sample    logits, slots, positions, sampling state, last tokens -> ids, scores, last tokens'
 """
 
-import itertools
 import logging
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,11 +18,12 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from tupelo.backend import Mapped, Runner, RunnerParts, StepInputs, Ticket, score
-from tupelo.backend.runner import SCORE_SLICE
-from tupelo.batch import LAST_TOKEN, Admission, Batch, Bucket, Feature, PageDelta, StepResult
-from tupelo.request import MAX_LOGPROB_IDS, MAX_TOP_LOGPROBS, SamplingParams
-from tupelo_tpu.buckets import MORE_CHANGES, Buckets, StepLayout, at_least
+from tupelo.backend import Mapped, Runner, RunnerParts, StepInputs, Ticket
+from tupelo.backend.graphs.buckets import idle_batch
+from tupelo.batch import LAST_TOKEN, Admission, Batch, Bucket, Feature, StepResult
+from tupelo.request import MAX_TOP_LOGPROBS, SamplingParams
+from tupelo_tpu.buckets import MORE_CHANGES, Buckets, StepLayout
+from tupelo_tpu.extras import WANTED_WIDTHS, Extras, read_extras
 from tupelo_tpu.kv_pool import XlaKVPool
 from tupelo_tpu.programs import Programs
 from tupelo_tpu.sampler import BIAS_WIDTHS, XlaSampler
@@ -32,9 +32,6 @@ logger = logging.getLogger(__name__)
 
 USUAL_TOKENS = 512
 """Prompt tokens of a step where nobody has said."""
-
-WANTED_WIDTHS = (16, MAX_LOGPROB_IDS)
-"""Ids whose log-probabilities a program gives at each position."""
 
 PLAIN: frozenset[Feature] = frozenset()
 DRAWN = frozenset({Feature.SAMPLING})
@@ -65,6 +62,7 @@ class XlaRunner(Runner):
         assert isinstance(parts.sampler, XlaSampler)
         self._parts, self._kv, self._sampler = parts, parts.kv, parts.sampler
         self._programs = Programs()
+        self._extras = Extras(parts, self._programs)
         self._buckets = Buckets.of(parts.num_slots, parts.max_tokens or USUAL_TOKENS)
         rows, zeros = parts.num_slots + 1, parts.runtime.zeros
         self._last_tokens = zeros((rows,), torch.int64)
@@ -119,25 +117,14 @@ class XlaRunner(Runner):
         self, forward: XlaForward, batch: Batch, mask: npt.NDArray[Any] | None
     ) -> Ticket[StepResult]:
         names, tensors = self._choose(forward, batch, mask)
-        scores = self._score(forward, batch)
-        wanted = self._wanted(forward, batch)
-        pooled = self._pool(forward, batch)
-        ends = np.cumsum([len(tensors), *(len(s) for s in scores), len(wanted)]).tolist()
-        sent = [*tensors, *(t for part in scores for t in part), *wanted, *pooled]
+        extras = self._extras.launch(forward.hidden, batch)
 
         def read(arrays: list[npt.NDArray[Any]]) -> StepResult:
             sampled = dict(zip(names, arrays, strict=False))
-            slices = [arrays[a:b] for a, b in itertools.pairwise(ends[:-1])]
-            return StepResult(
-                **_sampled_result(sampled, batch),
-                **_score_result(slices, batch),
-                wanted_logprobs=_wanted_result(arrays[ends[-2] : ends[-1]], batch),
-                pooled=tuple(
-                    vectors[: len(group.lengths)]
-                    for vectors, group in zip(arrays[ends[-1] :], batch.pooled, strict=True)
-                ),
-            )
+            more = read_extras(extras, arrays[len(names) :], batch)
+            return StepResult(**_sampled_result(sampled, batch), **more)
 
+        sent = [*tensors, *(tensor for part in extras for tensor in part)]
         return Mapped(self._parts.runtime.to_host(sent), read)
 
     # The two programs of a step
@@ -238,76 +225,6 @@ class XlaRunner(Runner):
             "pages", lambda at, new, table: [_written(table, at, new)], args, donated=(2,)
         )
 
-    def _score(self, forward: XlaForward, batch: Batch) -> list[list[Tensor]]:
-        """Log-probabilities of prompt tokens, a slice of the head at a time."""
-        model, hidden = self._parts.model, forward.hidden
-        top = MAX_TOP_LOGPROBS
-
-        def run(hidden: Tensor, rows: Tensor, targets: Tensor) -> list[Tensor]:
-            logits = model.logits(hidden[rows])
-            scored = score(logits, targets, min(top, logits.shape[1]))
-            assert scored.logprobs is not None
-            assert scored.top_ids is not None
-            assert scored.top_logprobs is not None
-            return [scored.logprobs, scored.top_ids, scored.top_logprobs]
-
-        key = ("score", len(hidden))
-        sent = self._slices(len(hidden), batch.score_tokens, batch.score_targets)
-        got = [self._programs.run(key, run, [hidden, *part]) for part in sent]
-        return [part if batch.score_top else part[:1] for part in got]
-
-    def _wanted(self, forward: XlaForward, batch: Batch) -> list[Tensor]:
-        """Log-probabilities of given ids, likewise; each (slice, width)."""
-        model, hidden, ids = self._parts.model, forward.hidden, batch.wanted_ids
-        width = at_least(WANTED_WIDTHS, ids.shape[1])
-        filled = np.pad(ids, ((0, 0), (0, width - ids.shape[1])))
-
-        def run(hidden: Tensor, rows: Tensor, ids: Tensor) -> list[Tensor]:
-            logits = model.logits(hidden[rows]).float()
-            return [torch.log_softmax(logits, dim=-1).gather(1, ids)]
-
-        key = ("wanted", len(hidden), width)
-        sent = self._slices(len(hidden), batch.wanted_tokens, filled)
-        return [self._programs.run(key, run, [hidden, *part])[0] for part in sent]
-
-    def _slices(self, num_tokens: int, *arrays: npt.NDArray[Any]) -> list[list[Tensor]]:
-        """Arrays of one length, sent in slices of one size, the last one filled with zeros."""
-        size, send = min(SCORE_SLICE, num_tokens), self._parts.runtime.to_device
-        slices = []
-        for start in range(0, len(arrays[0]), size):
-            parts = [array[start : start + size].astype(np.int64) for array in arrays]
-            missing = size - len(parts[0])
-            padded = [np.pad(p, ((0, missing), *[(0, 0)] * (p.ndim - 1))) for p in parts]
-            slices.append([send(p) for p in padded])
-        return slices
-
-    def _pool(self, forward: XlaForward, batch: Batch) -> list[Tensor]:
-        """Vectors of each group, (T + 1, n) float32: one output more takes what is padding."""
-        model, hidden, send = self._parts.model, forward.hidden, self._parts.runtime.to_device
-        size = len(hidden)
-
-        def pool(head: str, hidden: Tensor, tokens: Tensor, owners: Tensor, n: Tensor) -> Tensor:
-            states = hidden[tokens].float()
-            sums = torch.zeros((size + 1, states.shape[1]), device=states.device)
-            means = sums.index_add(0, owners, states) / n.unsqueeze(1)
-            return model.pool(means.to(hidden.dtype), head).float()
-
-        made = []
-        for group in batch.pooled:
-            missing = size - len(group.tokens)
-            owners = np.repeat(np.arange(len(group.lengths)), group.lengths)
-            lengths = np.ones(size + 1, np.float32)
-            lengths[: len(group.lengths)] = group.lengths
-            args = [
-                hidden,
-                send(np.pad(group.tokens, (0, missing)).astype(np.int64)),
-                send(np.pad(owners, (0, missing), constant_values=size).astype(np.int64)),
-                send(lengths),
-            ]
-            key = ("pool", size, group.head)
-            made += self._programs.run(key, _bind(pool, group.head), args)
-        return made
-
     # Warming up
 
     def warmup(self, buckets: Iterable[Bucket], features: Iterable[frozenset[Feature]]) -> None:
@@ -343,7 +260,7 @@ class XlaRunner(Runner):
 
     def _warm(self, bucket: Bucket, wanted: Sequence[frozenset[Feature]]) -> None:
         """A step of one token in the scratch slot, padded to the bucket, sampled in every way."""
-        batch = idle_batch(bucket, self._parts.num_slots, self._parts.num_groups)
+        batch = idle_batch((1,), self._parts.num_slots, self._parts.num_groups, bucket)
         forward = self.forward(batch)
         if not self._parts.generates:
             return
@@ -366,55 +283,9 @@ def _written(table: Tensor, where: Tensor, pages: Tensor) -> Tensor:
     return table.flatten().index_copy(0, where, pages).view(table.shape)
 
 
-def _bind(fn: Callable[..., Tensor], head: str) -> Callable[..., list[Tensor]]:
-    return lambda *args: [fn(head, *args)]
-
-
-def idle_batch(bucket: Bucket, slot: int, num_groups: int) -> Batch:
-    """One token in a slot, which stores nothing."""
-    zero, empty = np.zeros(1, np.int32), np.empty(0, np.int32)
-    return Batch(
-        step=0,
-        slots=np.array([slot], np.int32),
-        num_decode_rows=1,
-        cu_seqlens_q=np.array([0, 1], np.int32),
-        seq_lens=np.ones(1, np.int32),
-        input_ids=zero,
-        positions=zero,
-        slot_mapping=(np.full(1, -1, np.int32),) * num_groups,
-        page_deltas=(PageDelta(empty, empty, empty),) * num_groups,
-        logits_rows=zero,
-        sample_rows=zero,
-        bucket=bucket,
-    )
-
-
 def _sampled_result(arrays: dict[str, npt.NDArray[Any]], batch: Batch) -> dict[str, Any]:
     cut = {name: array[: batch.num_samples] for name, array in arrays.items()}
     for name in ("top_ids", "top_logprobs"):
         if name in cut:
             cut[name] = cut[name][:, : batch.top_logprobs]
     return {n: a.astype(np.int32) if a.dtype == np.int64 else a for n, a in cut.items()}
-
-
-def _score_result(slices: list[list[npt.NDArray[Any]]], batch: Batch) -> dict[str, Any]:
-    if not slices:
-        return {}
-    names = ("score_logprobs", "score_top_ids", "score_top_logprobs")
-    joined = [
-        np.concatenate(parts)[: len(batch.score_tokens)] for parts in zip(*slices, strict=True)
-    ]
-    values = dict(zip(names, joined, strict=False))
-    for name in names[1:]:
-        if name in values:
-            values[name] = values[name][:, : batch.score_top]
-    if names[1] in values:
-        values[names[1]] = values[names[1]].astype(np.int32)
-    return values
-
-
-def _wanted_result(slices: list[npt.NDArray[Any]], batch: Batch) -> npt.NDArray[np.float32] | None:
-    if not slices:
-        return None
-    whole: npt.NDArray[np.float32] = np.concatenate(slices)
-    return whole[: len(batch.wanted_tokens), : batch.wanted_ids.shape[1]]
