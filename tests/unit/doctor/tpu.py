@@ -41,6 +41,15 @@ ENVIRONMENTS = (
         variables=UNNAMED,
     ),
     Environment(
+        id="route_that_there_is_not",
+        backend="tpu",
+        says="TUPELO_TPU_ROUTE=torch-tpu: this backend has no route over TorchTPU; leave",
+        packages=PACKAGES,
+        modules=WORKS,
+        patches=chips("/dev/accel0"),
+        variables={**UNNAMED, "TUPELO_TPU_ROUTE": "torch-tpu"},
+    ),
+    Environment(
         id="torch_of_another_release",
         backend="tpu",
         says="torch-xla 2.9 needs torch 2.9, but torch 2.13 is installed; pip install",
@@ -99,7 +108,7 @@ ENVIRONMENTS = (
     Environment(
         id="xlas_own_cpu_device",
         backend="tpu",
-        says="torch-xla over PJRT, device cpu",
+        says="route torch-xla 2.9.0 over PJRT, device cpu",
         packages=PACKAGES,
         modules=modules("return 'cpu'"),
         patches=chips(),

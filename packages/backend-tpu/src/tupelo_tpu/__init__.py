@@ -3,6 +3,7 @@
 Importing this module loads no vendor library; asking for the backend does, where it can be used.
 """
 
+import logging
 from functools import partial
 
 from tupelo.backend import Backend, Capabilities, GraphGrade, Unavailable
@@ -19,6 +20,8 @@ from tupelo_tpu.sampler import XlaSampler
 from tupelo_tpu.vendor import device_note, open_device, versions, why_not
 
 __all__ = ["backend"]
+
+logger = logging.getLogger(__name__)
 
 DEVICE = "xla:0"
 
@@ -40,6 +43,7 @@ def backend() -> Backend | Unavailable:
         kind = open_device(options, DEVICE)
     except BackendUnavailable as error:
         return Unavailable(str(error))
+    logger.info("%s", device_note(kind))
     on_host = kind == "cpu"
     max_running, chunk_tokens = HOST_SIZES if on_host else TPU_SIZES
     return Backend(

@@ -7,6 +7,7 @@ from tupelo.errors import ConfigError
 
 ATTENTION = ("auto", "pallas", "xla")
 DEVICES = ("TPU", "CPU")
+ROUTES = ("torch-xla", "torch-tpu")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -16,10 +17,12 @@ class Options:
     Attributes:
         device: ``PJRT_DEVICE``, XLA's own variable: ``"TPU"``, ``"CPU"``, or "" for a TPU where
             there is one.
+        route: ``TUPELO_TPU_ROUTE``: one of ``ROUTES``, the library that programs go through.
         attention: ``TUPELO_TPU_ATTENTION``: one of ``ATTENTION``; ``auto`` is Pallas on a TPU.
     """
 
     device: str = ""
+    route: str = "torch-xla"
     attention: str = "auto"
 
 
@@ -31,6 +34,7 @@ def read_options() -> Options:
     """
     return Options(
         device=_choice("PJRT_DEVICE", "", DEVICES),
+        route=_choice("TUPELO_TPU_ROUTE", "torch-xla", ROUTES),
         attention=_choice("TUPELO_TPU_ATTENTION", "auto", ATTENTION),
     )
 

@@ -20,6 +20,11 @@ def why_not(options: Options, chips: Iterable[str] | None = None) -> str:
     Args:
         chips: device nodes of TPUs instead of this machine's.
     """
+    if options.route == "torch-tpu":
+        return (
+            "TUPELO_TPU_ROUTE=torch-tpu: this backend has no route over TorchTPU; leave the "
+            "variable out for torch-xla"
+        )
     if find_spec("torch_xla") is None:
         return f"torch-xla is not installed; {INSTALL}"
     ours, theirs = _release("torch-xla"), _release("torch")
@@ -49,7 +54,7 @@ def device_note(kind: str) -> str:
     """For ``tupelo doctor``: the device in use, and how many there are."""
     count = 1 if kind == "cpu" else len(list_chips())
     more = f", the first of {count} chips; TPU_VISIBLE_CHIPS names another" if count > 1 else ""
-    return f"torch-xla over PJRT, device {kind}{more}"
+    return f"route torch-xla {_version('torch-xla')} over PJRT, device {kind}{more}"
 
 
 def versions() -> dict[str, str]:
