@@ -54,24 +54,24 @@ def main() -> int:
     out, targets = Path(sys.argv[1]), sys.argv[2:] or list(TARGETS)
     report = {target: _spawned(target) for target in targets}
     out.write_text(json.dumps(report, indent=1))
-    bad = [k for part in report.values() for k in part["kernels"] if not k.get("ok", True)]
-    for kernel in bad:
-        print(f"not as it must be: {kernel}")
-    for target, part in report.items():
-        ours = [k for k in part["kernels"] if "ok" in k]
-        print(f"{target}: {len(ours)} kernels of ours, {sum(not k['ok'] for k in ours)} bad")
-        if part["exit_code"]:
-            print(part["error"])
-    return 1 if bad or any(part["exit_code"] for part in report.values()) else 0
+    bad = 0
+    for target, kernels in report.items():
+        ours = [kernel for kernel in kernels if "ok" in kernel]
+        wrong = [kernel for kernel in ours if not kernel["ok"]]
+        print(f"{target}: {len(ours)} kernels of ours, {len(wrong)} not as they must be", *wrong)
+        bad += len(wrong)
+    return 1 if bad else 0
 
 
-def _spawned(target: str) -> dict[str, Any]:
+def _spawned(target: str) -> list[dict[str, Any]]:
+    """Facts of each kernel; of a compiler that failed, what it said, as one that is not ok."""
     environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
     command = [sys.executable, "-W", "ignore", __file__, "--only", target]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     kernels = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
-    found = {"exit_code": done.returncode, "kernels": kernels}
-    return found | ({"error": done.stderr[-2000:]} if done.returncode else {})
+    if done.returncode:
+        kernels.append({"launch": "", "ok": False, "error": done.stderr[-2000:]})
+    return kernels
 
 
 def _compile(target: str) -> Iterator[dict[str, Any]]:
