@@ -1,10 +1,12 @@
 """A child that is asked over pipes: whatever it does, an answer or an error comes in time."""
 
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 
+import psutil
 import pytest
 
 from tupelo.process import AskedProcess
@@ -49,6 +51,31 @@ def test_a_child_that_does_nothing(stack: ExitStack, size: int) -> None:
     with pytest.raises(TimeoutError):
         child.ask(bytes(size), soon(0.2))
     assert time.monotonic() - begin < 20
+
+
+@pytest.mark.parametrize("patience_s", [0.0, 60.0])
+def test_a_child_that_is_kept_from_the_processor(stack: ExitStack, patience_s: float) -> None:
+    """It is waited for, if it is to be, until it has had its time of one."""
+    child = start(ECHO)
+    stack.callback(child.kill)
+    assert child.ask(b"ready", soon()) == b"ydaer"
+    (process,) = [p for p in psutil.Process().children() if "sys.stdin.buffer" in str(p.cmdline())]
+    process.suspend()
+    later = threading.Timer(2.0, process.resume)
+    later.start()
+    stack.callback(later.join)
+    if patience_s:
+        assert child.ask(b"abc", soon(0.5), patience_s=patience_s) == b"cba"
+    else:
+        with pytest.raises(TimeoutError):
+            child.ask(b"abc", soon(0.5))
+
+
+def test_a_busy_child_gets_no_patience(stack: ExitStack) -> None:
+    child = start("import sys; sys.stdin.buffer.read(1)\nwhile True: pass")
+    stack.callback(child.kill)
+    with pytest.raises(TimeoutError):
+        child.ask(b"abc", soon(0.5), patience_s=1e6)
 
 
 @pytest.mark.parametrize("size", [10, 3_000_000])

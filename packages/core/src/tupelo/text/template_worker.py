@@ -294,12 +294,12 @@ def _clean(message: str) -> str:
 
 @contextlib.contextmanager
 def _alarm(seconds: float) -> Iterator[None]:
-    """Die if this takes far longer than the parent, who would have killed us, allows."""
-    signal.setitimer(signal.ITIMER_REAL, seconds)
+    """Die if this takes far more of a processor than the parent, who would kill us, allows."""
+    signal.setitimer(signal.ITIMER_PROF, seconds)
     try:
         yield
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.setitimer(signal.ITIMER_PROF, 0)
 
 
 def _give_up_rights(memory_bytes: int) -> None:

@@ -22,6 +22,8 @@ from tupelo.process import AskedProcess
 
 _WORKER = Path(__file__).with_name("template_worker.py")
 _START_LIMIT_S = 30.0
+_PATIENCE = 9
+"""Times the limit that a worker may wait for a processor besides, where others keep it from one."""
 _MAX_TEMPLATE_CHARS = 1 << 20
 _RESERVED = frozenset(
     {
@@ -65,7 +67,8 @@ class TemplateRenderer:
         """Set the limits; no process is started yet.
 
         Args:
-            time_limit_s: for one rendering, from the moment a worker takes it.
+            time_limit_s: for one rendering, from the moment a worker takes it; on a busy machine
+                what it has had of a processor counts.
             max_output_bytes: of one rendering, in UTF-8.
             max_workers: renderings at a time; more wait their turn.
             memory_limit_bytes: address space of a worker.
@@ -168,7 +171,8 @@ class TemplateRenderer:
         for last in (False, True):
             worker = self._take()
             try:
-                reply = worker.ask(data, time.monotonic() + self._time_limit_s)
+                limit_s = self._time_limit_s
+                reply = worker.ask(data, time.monotonic() + limit_s, patience_s=_PATIENCE * limit_s)
             except TimeoutError as error:
                 worker.kill()
                 raise TemplateError(
