@@ -68,6 +68,8 @@ class ChosenAttention(AttentionBackend):
         tries: whether an implementation is compared with the reference before it is used; then
             plans of a step under way must bear another being planned.
         portable: whether core's kernels can be compiled for the device.
+        takes_heads: implementations that are given q, k and v as the op ``norm_rope_qkv`` splits
+            them; for the others a portable kernel splits, and stores K/V at once.
         lacks: of each implementation, what of a spec it does not have: see ``features``.
         built: implementations that were built, by name.
     """
@@ -75,6 +77,7 @@ class ChosenAttention(AttentionBackend):
     setting: ClassVar[str]
     tries: ClassVar[bool] = False
     portable: bool = True
+    takes_heads: ClassVar[frozenset[str]] = frozenset({"reference"})
     lacks: ClassVar[Mapping[str, frozenset[str]]]
 
     def __init__(
@@ -139,7 +142,7 @@ class ChosenAttention(AttentionBackend):
         plan: Plan,
     ) -> Tensor:
         name, part = self._part(qkv.dtype, spec, layer, kv, plan)
-        if name == "reference" or not self.portable:
+        if name in self.takes_heads or not self.portable:
             return super().forward_qkv(qkv, positions, split, spec, layer, kv, plan)
         heads = (split.num_heads, split.num_kv_heads, split.head_dim)
         norms = (split.q_norm, split.k_norm, split.eps)
@@ -162,7 +165,7 @@ class ChosenAttention(AttentionBackend):
         name = self._chosen.get(spec)
         if name is None:
             name = self._choose(spec, dtype, layer, kv)
-            if name != "reference" and self.portable:
+            if name not in self.takes_heads and self.portable:
                 from tupelo.triton.rope import norm_rope_qkv_store
 
                 self._store = norm_rope_qkv_store
