@@ -31,8 +31,9 @@ if [ ! -x "$venv/bin/python" ]; then
 fi
 packages=(-e "$root/packages/core" -e "$root/packages/backend-cpu" -e "$root/packages/server")
 if [ "${1:-}" = dev ]; then # every backend can be installed, and tested as far as goes without its device
-    packages+=(-e "$root/packages/backend-cuda" -e "$root/packages/backend-rocm"
-        -e "$root/packages/backend-tpu" -e "$root/packages/backend-xpu"
+    packages+=(-e "$root/packages/backend-cuda" -e "$root/packages/backend-npu"
+        -e "$root/packages/backend-rocm" -e "$root/packages/backend-tpu"
+        -e "$root/packages/backend-xpu"
         -r "$root/ci/requirements-dev.txt")
 fi
 # What is installed follows from these files; the stamp says that it already was.
