@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.unit.doctor import cpu, cuda, rocm, tpu, xpu
+from tests.unit.doctor import cpu, cuda, npu, rocm, tpu, xpu
 from tests.unit.doctor.faked import Environment, forget, pretend
 
 from tupelo import cli
@@ -22,7 +22,7 @@ from tupelo.engine import Engine
 
 ENVIRONMENTS = [
     pytest.param(environment, id=f"{table.__name__.rpartition('.')[2]}-{environment.id}")
-    for table in (cpu, cuda, rocm, tpu, xpu)
+    for table in (cpu, cuda, npu, rocm, tpu, xpu)
     for environment in table.ENVIRONMENTS
 ]
 BROKEN_TORCH = 'raise OSError("libtorch_cpu.so: cannot open shared object file")\n'

@@ -116,6 +116,7 @@ def test_the_record_keeps_the_contract(monkeypatch: pytest.MonkeyPatch) -> None:
     assert has.collective_library == "hccl"
     assert has.page_sizes[0] == 128
     assert has.max_running == 256
+    assert answer.hardware == "Ascend910B3"
     assert {k.op for k in answer.kernels} >= {"rms_norm", "gated_mlp", "moe_route", "moe_experts"}
     assert "Ascend910B3, 64 GiB, the first of 2" in answer.notes
 

@@ -50,13 +50,13 @@ def backend() -> Backend | Unavailable:
         return Unavailable(str(error))
     with suppress(ImportError):  # Triton before 3.3 tells nobody what it builds
         COUNTER.listen()
-    return record(options, count)
+    card = torch.get_device_module("npu").get_device_properties(DEVICE)
+    return record(options, count, (card.name, card.total_memory))
 
 
-def record(options: Options, count: int) -> Backend:
-    """The record of a machine with so many NPUs; torch-npu is loaded."""
-    device = torch.get_device_module("npu").get_device_properties(DEVICE)
-    gib = device.total_memory / (1 << 30)
+def record(options: Options, count: int, card: tuple[str, int]) -> Backend:
+    """The record of a machine with so many NPUs of this name and these bytes."""
+    name, gib = card[0], card[1] / (1 << 30)
     kernels, refused = npu_kernels(options, Trials(DEVICE))
     max_running, chunk_tokens = next(sizes for least, sizes in SIZES if gib >= least)
     return Backend(
@@ -87,8 +87,9 @@ def record(options: Options, count: int) -> Backend:
         runtime=StreamRuntime,
         builds=COUNTER.total,
         versions=versions(),
+        hardware=name,
         notes=(
-            f"{device.name}, {gib:.0f} GiB, the first of {count}",
+            f"{name}, {gib:.0f} GiB, the first of {count}",
             *_kernel_notes(options, refused),
         ),
     )
@@ -97,7 +98,7 @@ def record(options: Options, count: int) -> Backend:
 def _runner(options: Options, parts: RunnerParts) -> GraphRunner:
     lengths = getattr(parts.attention, "lengths", None) or HostLengths()
     capture = acl_capture(lengths, COUNTER.captured) if options.graphs else None
-    return GraphRunner(parts, capture, nullcontext)
+    return GraphRunner(parts, capture, nullcontext, tries=True)
 
 
 def _kernel_notes(options: Options, refused: tuple[str, ...]) -> tuple[str, ...]:

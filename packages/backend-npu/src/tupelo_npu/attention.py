@@ -8,8 +8,8 @@ import torch
 
 from tupelo.backend import KVPool
 from tupelo.triton.chosen import ChosenAttention, Maker, Refusal
-from tupelo.triton.tuning import AttentionTuning
 from tupelo_npu import calls
+from tupelo_npu.attention_tuning import attention_tuning
 from tupelo_npu.fused_attention import MOST_ELEMENTS, FusedAttention, why_not
 from tupelo_npu.graphs import HostLengths
 from tupelo_npu.options import Options
@@ -34,7 +34,7 @@ class NpuAttention(ChosenAttention):
     }
 
     def __init__(self, options: Options, *args: Any, **kwargs: Any) -> None:
-        super().__init__(options.attention, AttentionTuning(), *args, **kwargs)
+        super().__init__(options.attention, attention_tuning(), *args, **kwargs)
         self._options = options
         self.lengths = HostLengths()
 
