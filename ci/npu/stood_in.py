@@ -3,26 +3,24 @@
     export PYTHONPATH=ci/npu:.
     python -m tupelo.conformance --backend stood_in:backend
 
-torch-npu's operators are computed by the tests' stand-ins, which follow their documentation; over
-link stubs the schemas are torch-npu's own. Choosing, trying, planning, storing and routing are the
-backend's; ACL graphs, HCCL and Triton are missing.
+torch-npu's operators are computed by the tests' stand-ins, which follow their documentation under
+torch-npu's own schemas, as fake_steps.py compares. Choosing, trying, planning, storing and routing
+are the backend's; ACL graphs, HCCL and Triton are missing.
 """
 
 from dataclasses import replace
 from functools import partial
+from unittest.mock import patch
 
+import tupelo_npu
 from tests.unit.npu import stand_ins
 from tupelo_npu import record
 from tupelo_npu.attention import NpuAttention
 from tupelo_npu.kernels import npu_kernels
 from tupelo_npu.options import Options
-from tupelo_npu.vendor import installed
 
 from tupelo.backend import Backend, EagerRunner, GraphGrade, TorchRuntime
 from tupelo.ops.trial import Trials
-
-if installed("torch-npu"):
-    import torch_npu  # noqa: F401  # its schemas
 
 stand_ins.install()
 
@@ -30,7 +28,8 @@ stand_ins.install()
 def backend() -> Backend:
     """The record of an NPU with 64 GiB, whose parts compute here."""
     options = Options(triton=False)
-    made = record(options, 1, ("stand-ins of CANN's operators", 64 << 30))
+    with patch.object(tupelo_npu, "DEVICE", "cpu"):  # torch knows no npu without torch-npu
+        made = record(options, 1, ("stand-ins of CANN's operators", 64 << 30))
     return replace(
         made,
         device="cpu",

@@ -123,6 +123,8 @@ def test_what_is_refused_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
     eight = QuantScheme(name="int8", bits=8)
     assert "int8" in str(supports(OpCall(op="linear", dtype="float16", shape=(8, 8), scheme=eight)))
     assert "float64" in str(supports(OpCall(op="rms_norm", dtype="float64", shape=(8,))))
+    alone = OpCall(op="moe_experts", dtype="float16", shape=(1, 1, 64, 32))
+    assert "2 to 1024 experts" in str(supports(alone))
     monkeypatch.setattr(calls, "_has", lambda name: name != "npu_geglu")
     kernels, refused = npu_kernels(PLAIN, Trials("cpu"))
     assert {"gelu_mul", "gated_mlp"}.isdisjoint(kernel.op for kernel in kernels)

@@ -14,6 +14,8 @@ from tupelo_npu.options import Options
 logger = logging.getLogger(__name__)
 
 DTYPES = ("bfloat16", "float16", "float32")
+MOST_EXPERTS = 1024
+"""Of one grouped product, which takes two at least."""
 
 OPS: dict[str, tuple[Callable[..., Any], tuple[str, ...]]] = {
     "rms_norm": (npu_ops.rms_norm, ("npu_rms_norm",)),
@@ -66,6 +68,8 @@ def supports(call: OpCall) -> str | None:
         return f"computes in {', '.join(DTYPES)}, not {call.dtype}"
     if call.scheme != NO_QUANT:
         return f"reads plain weights, not {call.scheme.name}"
+    if call.op == "moe_experts" and not 2 <= call.shape[0] <= MOST_EXPERTS:
+        return f"has products of 2 to {MOST_EXPERTS} experts, not of {call.shape[0]}"
     return None
 
 

@@ -15,9 +15,6 @@ from tupelo.ops.collective import AllReduce
 from tupelo.ops.moe import EXPERT_ACTIVATIONS
 from tupelo_npu import calls
 
-LARGEST_GROUPS = 1024
-"""Experts of one grouped product. It takes two at least."""
-
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     """As the op; a weight of another type than ``x`` is applied in float32."""
@@ -146,8 +143,11 @@ def moe_route(
 ) -> tuple[Tensor, Tensor]:
     """As the op. CANN chooses the experts; with sigmoids or groups their weights are torch's, since
     releases differ in whether they are scaled to sum to 1."""
+    if not len(logits):
+        none = logits.new_empty((0, top_k), dtype=torch.float32)
+        return none, none.long()
     is_plain = scoring == "softmax" and bias is None and top_groups >= num_groups
-    if not len(logits) or not (is_plain or _can_gate(logits, num_groups, group_top)):
+    if not (is_plain or _can_gate(logits, num_groups, group_top)):
         how = (scoring, bias, num_groups, top_groups, group_top, scale)
         weights, experts = OPS["moe_route"].reference(logits, top_k, renormalize, *how)
         return weights, experts
@@ -186,14 +186,10 @@ def moe_experts(
 ) -> Tensor:
     """As the op: tokens sorted by expert, two grouped products, and the weighted sum back in the
     tokens' order."""
-    num_experts = gate_up.shape[0]
-    if not x.numel() or not 2 <= num_experts <= LARGEST_GROUPS:
-        biases = (gate_up_bias, down_bias)
-        reference = OPS["moe_experts"].reference
-        out: Tensor = reference(x, weights, experts, activation, gate_up, down, *biases)
-        return out
+    if not x.numel():
+        return torch.empty_like(x)
     ids = experts.int()
-    rows, places, counts = calls.init_routing(x.contiguous(), ids, num_experts)
+    rows, places, counts = calls.init_routing(x.contiguous(), ids, gate_up.shape[0])
     inner = calls.grouped_matmul(rows, gate_up.transpose(1, 2), counts)
     if gate_up_bias is not None:
         owners = torch.empty_like(ids.flatten()).index_copy_(0, places.long(), ids.flatten())
