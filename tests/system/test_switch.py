@@ -34,7 +34,7 @@ class World:
     root: Path
 
     def post(self, path: str, **body: Any) -> httpx.Response:
-        return httpx.post(self.server.url + path, json=body, timeout=120)
+        return httpx.post(self.server.url + path, json=body, timeout=900)
 
     def get(self, path: str) -> httpx.Response:
         return httpx.get(self.server.url + path, timeout=30)
@@ -74,7 +74,7 @@ class World:
             next(lines)
             asking.start()
             last = json.loads(list(lines)[-1].removeprefix("data: "))
-        asking.join(120)
+        asking.join(900)
         return last, answers[0]
 
     def memory_bytes(self) -> int:
@@ -202,7 +202,7 @@ def test_memory_comes_back(world: World) -> None:
         assert world.ids() == want[name]
         if name == "one":
             loaded.append(world.memory_bytes())
-        last, _ = world.stream_while("/unload_model", drain_timeout_s=60)
+        last, _ = world.stream_while("/unload_model", drain_timeout_s=600)
         assert len(last["output_ids"]) == LONG["max_new_tokens"]
         free.append(world.memory_bytes())
     print("without a model:", free, "with the first:", loaded)
