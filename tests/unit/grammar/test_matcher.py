@@ -124,7 +124,7 @@ def test_a_grammar_that_slows_down_with_every_token_is_stopped(
 ) -> None:
     monkeypatch.setattr("tupelo.grammar.matcher.MAX_SLOW_S", 0.02)
     source = 'start: a\na: a a | "x" | ""\n'  # each x can stand in many places at once
-    shared = SharedGrammar(walker.library, source, walker.library.compile(source), 0.0)
+    shared = SharedGrammar(walker.backend, source, walker.backend.compile(source), 0.0)
     matcher = shared.matcher()
     token = walker.vocabulary.tokens.index(b"x")
     for _ in range(3000):

@@ -14,11 +14,11 @@ from tupelo.request import Grammar
 class Walker:
     """Walks through grammars of one library, one token at a time."""
 
-    def __init__(self, library: GrammarBackend, vocabulary: Vocabulary) -> None:
-        self.library = library
+    def __init__(self, backend: GrammarBackend, vocabulary: Vocabulary) -> None:
+        self.backend = backend
         self.vocabulary = vocabulary
         self.num_words = -(-len(vocabulary.tokens) // 32)
-        self.filler = MaskFiller(library, vocabulary.eos_ids, self.num_words)
+        self.filler = MaskFiller(backend, vocabulary.eos_ids, self.num_words)
 
     def shared(self, kind: str, text: str = "", *, strict: bool = True) -> SharedGrammar:
         """A grammar, compiled here and now.
@@ -26,8 +26,8 @@ class Walker:
         Raises:
             GrammarError: it cannot be compiled.
         """
-        source = self.library.translate(Grammar(kind=kind, text=text, strict=strict))
-        return SharedGrammar(self.library, source, self.library.compile(source), 0.0)
+        source = self.backend.translate(Grammar(kind=kind, text=text, strict=strict))
+        return SharedGrammar(self.backend, source, self.backend.compile(source), 0.0)
 
     def allowed(self, matcher: Matcher) -> np.ndarray:
         """Ids that may come next."""

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch import library as torch_library
 
 SCHEMAS = (
     "npu_rms_norm(Tensor input, Tensor gamma, float epsilon=1e-06) -> (Tensor, Tensor)",
@@ -415,14 +416,14 @@ def _called(name: str) -> Callable[..., Any]:
     return call
 
 
-_LIBRARIES: list[torch.library.Library] = []
+_LIBRARIES: list[torch_library.Library] = []
 
 
 def install() -> None:
     """Make the operators callable on the CPU; again is no more than once."""
     if _LIBRARIES:
         return
-    npu, atb = (torch.library.Library(space, "FRAGMENT") for space in ("npu", "atb"))
+    npu, atb = (torch_library.Library(space, "FRAGMENT") for space in ("npu", "atb"))
     _LIBRARIES.extend((npu, atb))
     for library, schema in [*((npu, s) for s in SCHEMAS), (atb, ATB_SCHEMA)]:
         name = schema.partition("(")[0]

@@ -8,10 +8,11 @@ from typing import Any
 import torch
 from tests.unit.xpu import library
 from torch import Tensor
+from torch import library as torch_library
 
 RELEASE = "2.8.0+xpu"
 
-_OPS = torch.library.Library("ipex_stand_in", "FRAGMENT")
+_OPS = torch_library.Library("ipex_stand_in", "FRAGMENT")
 _OPS.define(
     "store(Tensor key, Tensor value, Tensor! key_cache, Tensor! value_cache, Tensor places) -> ()"
 )

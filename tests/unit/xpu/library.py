@@ -15,6 +15,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch import library as torch_library
 
 RELEASE = "0.1.16.2"
 SCHEMAS = Path(__file__).with_name("schemas.txt").read_text().splitlines()
@@ -260,7 +261,7 @@ def install() -> None:
         sys.modules[f"vllm_xpu_kernels.{extension}"] = ModuleType(extension)
         name = schema.partition("(")[0]
         namespace = "_C_cache_ops" if "cache" in name else extension
-        library = torch.library.Library(namespace, "FRAGMENT")
+        library = torch_library.Library(namespace, "FRAGMENT")
         library.define(schema)
         library.impl(name, partial(_call, name), "CPU")
         _LIBRARIES.append(library)

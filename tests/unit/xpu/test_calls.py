@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import library as torch_library
 from tupelo_xpu import ipex_calls, vllm_calls
 from tupelo_xpu.vllm_calls import CALLS, LibraryError, load, misfit
 
@@ -49,7 +50,7 @@ def test_an_extension_that_does_not_load_is_told(monkeypatch: pytest.MonkeyPatch
 
 
 def test_another_schema_is_refused_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    library = torch.library.Library("_moe_C", "FRAGMENT")
+    library = torch_library.Library("_moe_C", "FRAGMENT")
     library.define("moe_gather(Tensor! output, Tensor moe_output, Tensor weights) -> ()")
     monkeypatch.setattr(vllm_calls, "installed", lambda package: "0.1.1")
     monkeypatch.setattr(vllm_calls.importlib, "import_module", lambda name: None)

@@ -7,7 +7,7 @@ name alone. It is as strict as a real one: no op takes tensors of both sides.
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, library
 from torch.utils import _pytree as trees
 from torch.utils import backend_registration
 
@@ -27,9 +27,9 @@ def open_device() -> None:
     """Make torch know it, once in a process."""
     if torch._C._get_privateuse1_backend_name() != NAME:
         backend_registration._setup_privateuseone_for_python_backend(NAME)
-        torch.library.impl("aten::empty.memory_format", "privateuseone", _empty)
-        torch.library.impl("aten::empty_strided", "privateuseone", _empty)
-        torch.library.impl("aten::_copy_from", "privateuseone", _copy_from)
+        library.impl("aten::empty.memory_format", "privateuseone", _empty)
+        library.impl("aten::empty_strided", "privateuseone", _empty)
+        library.impl("aten::_copy_from", "privateuseone", _copy_from)
 
 
 class DeviceTensor(Tensor):

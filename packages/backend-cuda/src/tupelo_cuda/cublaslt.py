@@ -222,7 +222,7 @@ class CublasLt:
 
 
 @cache
-def library() -> CublasLt:
+def open_library() -> CublasLt:
     """The one of this process.
 
     Raises:

@@ -52,7 +52,7 @@ def offered(product: Product, arguments: tuple[Any, ...]) -> dict[str, Run]:
         return {}
     x, weight = arguments
     try:
-        configs = cublaslt.library().configs(x, weight.weight)
+        configs = cublaslt.open_library().configs(x, weight.weight)
     except (OSError, RuntimeError) as error:
         refuse("cuBLASLt", str(error))
         return {}
@@ -76,7 +76,7 @@ def _lt(config: LtConfig, bucket: int, x: Tensor, weight: LinearWeight) -> Tenso
     """The named algorithm, for row counts near the bucket's own, for which it was chosen."""
     if LT_NEAR * x.shape[0] <= (LT_NEAR - 1) * bucket:
         return _cublas(x, weight)
-    found = cublaslt.library().linear(config, x, weight.weight)
+    found = cublaslt.open_library().linear(config, x, weight.weight)
     return _cublas(x, weight) if found is None else found
 
 

@@ -88,12 +88,14 @@ def _configure(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--device", default="cpu", help="torch's name of the device (default: %(default)s)"
     )
-    parser.add_argument("--library", default="", help="module that makes torch know the device")
+    parser.add_argument(
+        "--library", dest="module", default="", help="module that makes torch know the device"
+    )
 
 
 def _run(args: Namespace) -> int:
     folder = args.into or Path(f"tupelo-backend-{args.name}")
-    for path in new_backend(args.name, folder, device=args.device, library=args.library):
+    for path in new_backend(args.name, folder, device=args.device, library=args.module):
         print(path)
     print(f"Next: pip install -e {folder} && {folder}/ci/run.sh --no-device")
     return 0
