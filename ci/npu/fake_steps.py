@@ -24,7 +24,7 @@ import torch_npu
 import tupelo_npu.fused_attention
 from tests.unit.graphs.fakes import FakeCapture
 from tests.unit.npu import stand_ins
-from tests.unit.npu.test_steps import MODELS, PROMPTS, SHAPE
+from tests.unit.npu.test_steps import MODELS, PROMPTS
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -113,8 +113,8 @@ class Checked(GraphRunner):
         tokens, rows = batch.num_tokens, max(batch.num_samples, 0)
         if kind == "replayed":
             assert out.token_ids.shape == (batch.num_rows,), out.token_ids.shape
-        assert out.logits.shape == (rows, SHAPE["vocab_size"]), out.logits.shape
-        assert out.hidden.shape == (tokens, SHAPE["hidden_size"]), out.hidden.shape
+        assert out.logits.shape == (rows, MODELS["dense"]["vocab_size"]), out.logits.shape
+        assert out.hidden.shape == (tokens, MODELS["dense"]["hidden_size"]), out.hidden.shape
         for tensor in (out.logits, out.hidden, out.sample_slots):
             assert tensor.device == DEVICE, tensor.device
         assert out.hidden.dtype == torch.bfloat16
@@ -165,7 +165,7 @@ def run(model: str, attention: str, writer: str) -> dict[str, Any]:
         runner=make,
         runtime=partial(FakeRuntime, modes),
     )
-    config = parse_hf_config(SHAPE | MODELS[model])
+    config = parse_hf_config(MODELS[model])
     settings: dict[str, Any] = {
         "dtype": "bfloat16",
         "page_size": 128,

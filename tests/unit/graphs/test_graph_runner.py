@@ -147,7 +147,10 @@ def test_graphs_that_are_tried_are_replayed_all_the_same(eager: Backend) -> None
 
 @pytest.mark.parametrize("failure", ["refuses", "forgets"])
 def test_graphs_that_fail_their_trial_are_not_replayed(
-    eager: Backend, failure: str, caplog: pytest.LogCaptureFixture
+    eager: Backend,
+    failure: str,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     fake = _Backend(tries=True)
 
@@ -155,10 +158,10 @@ def test_graphs_that_fail_their_trial_are_not_replayed(
         if failure == "refuses":
             raise RuntimeError("an op cannot be captured\nat frame 0")
         graph, value = FakeCapture()(fn)
-        graph.replay = lambda: None  # type: ignore[method-assign]
+        monkeypatch.setattr(graph, "replay", lambda: None)
         return graph, value
 
-    fake.capture = capture  # type: ignore[assignment]
+    monkeypatch.setattr(fake, "capture", capture)
     assert _run(fake.record, GREEDY) == _run(eager, GREEDY)
     told = {"refuses": "an op cannot be captured", "forgets": "captured, they gave something else"}
     assert [r.getMessage() for r in caplog.records if "eagerly" in r.getMessage()] == [

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from tests.unit.graphs.fakes import CopyingRuntime, FakeCapture
 from tests.unit.npu import stand_ins
+from tests.unit.tiny_models import GREEDY, PROMPTS, configs
 from tupelo_npu.attention import NpuAttention
 from tupelo_npu.kernels import npu_kernels
 from tupelo_npu.options import Options
@@ -25,37 +26,7 @@ from tupelo.ops.trial import Trials
 
 stand_ins.install()
 
-PROMPTS = [[3, 1, 4, 1, 5], [9, 2, 6], [5, 3, 5, 8, 9, 7, 9, 3, 2, 3], [8, 4]]
-GREEDY = {"temperature": 0, "max_new_tokens": 6, "ignore_eos": True}
-
-SHAPE: dict[str, Any] = {
-    "vocab_size": 128,
-    "hidden_size": 64,
-    "intermediate_size": 48,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "head_dim": 32,
-    "max_position_embeddings": 256,
-    "rms_norm_eps": 1e-5,
-}
-MODELS: dict[str, dict[str, Any]] = {
-    "dense": {"architectures": ["Qwen3ForCausalLM"], "model_type": "qwen3"},
-    "moe": {
-        "architectures": ["MixtralForCausalLM"],
-        "model_type": "mixtral",
-        "num_local_experts": 4,
-        "num_experts_per_tok": 2,
-    },
-    "windowed": {
-        "architectures": ["Gemma3ForCausalLM"],
-        "model_type": "gemma3_text",
-        "layer_types": ["sliding_attention", "full_attention"],
-        "sliding_window": 6,
-        "query_pre_attn_scalar": 32,
-        "hidden_activation": "gelu_pytorch_tanh",
-    },
-}
+MODELS = configs(head_dim=32, max_tokens=256)
 FUSED = "npu_fused_infer_attention_score"
 
 
@@ -89,7 +60,7 @@ class _Stand:
 
 
 def _run(backend: Backend, model: str) -> list[list[int]]:
-    config = parse_hf_config(SHAPE | MODELS[model])
+    config = parse_hf_config(MODELS[model])
     source = Source(config=config, checkpoint=None, path="tiny", tokenizer_path="")
     settings: dict[str, Any] = {
         "dtype": "float16",

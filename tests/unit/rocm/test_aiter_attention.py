@@ -6,11 +6,12 @@ pytest.importorskip("triton", reason="the portable kernels need triton")
 
 import torch
 from tests.unit.rocm.aiter_here import enter, needs_aiter
-from tests.unit.triton.launches import step
+from tests.unit.step_inputs import step
 from tests.unit.triton.world import kit_cases
-from tupelo_rocm.aiter_attention import AiterAttention, AiterPlan, why_not
+from tupelo_rocm.aiter_attention import AiterAttention, why_not
 
 from tupelo.backend import Backend, Capabilities, StepInputs, TorchKVPool, TorchRuntime
+from tupelo.backend.rows import RowPlan
 from tupelo.batch import Bucket
 from tupelo.conformance.case import Case
 from tupelo.conformance.levels.attention import attention_cases
@@ -55,7 +56,7 @@ def test_scenario(case: Case) -> None:
 class InSegments(AiterAttention):
     """As for rows that are long: keys are cut into segments, which a second launch merges."""
 
-    def plan(self, inputs: StepInputs, out: AiterPlan | None = None) -> AiterPlan:
+    def plan(self, inputs: StepInputs, out: RowPlan | None = None) -> RowPlan:
         made = super().plan(inputs, out)
         made.max_keys = 4096
         return made

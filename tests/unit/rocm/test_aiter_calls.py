@@ -24,6 +24,8 @@ def _other_release(monkeypatch: pytest.MonkeyPatch, fn: Any) -> None:
     """An AITER whose ``rms_norm`` is this, in the module of older releases."""
     module = ModuleType("aiter.ops.triton.rmsnorm")
     vars(module)["rms_norm"] = fn
+    for name in [name for name in sys.modules if name.partition(".")[0] == "aiter"]:
+        monkeypatch.delitem(sys.modules, name)
     for name in ("aiter", "aiter.ops", "aiter.ops.triton"):
         monkeypatch.setitem(sys.modules, name, ModuleType(name))
     monkeypatch.setitem(sys.modules, module.__name__, module)

@@ -6,7 +6,7 @@ pytest.importorskip("triton", reason="the portable kernels need triton")
 
 import torch
 from tests.unit.rocm import stand_ins
-from tests.unit.triton.launches import step
+from tests.unit.step_inputs import step
 from tests.unit.triton.world import kit_cases
 from tupelo_rocm import ck_attention
 from tupelo_rocm.ck_attention import CkAttention, why_not

@@ -10,7 +10,7 @@ pytest.importorskip("triton", reason="the portable kernels need triton")
 from dataclasses import replace
 
 import torch
-from tests.unit.triton.launches import step
+from tests.unit.step_inputs import step
 from tests.unit.triton.test_attention import GROUPS, cases
 from tupelo_rocm.arch import TESTED, find_arch
 from tupelo_rocm.attention import RocmAttention

@@ -16,6 +16,7 @@ pytest.importorskip("triton", reason="the portable kernels need triton")
 import torch
 from tests.unit.graphs.fakes import CopyingRuntime, FakeCapture
 from tests.unit.rocm import stand_ins
+from tests.unit.tiny_models import GREEDY, PROMPTS, configs
 from tupelo_rocm import aiter_attention, ck_attention
 from tupelo_rocm.arch import TESTED
 from tupelo_rocm.attention import RocmAttention
@@ -28,37 +29,7 @@ from tupelo.checkpoint import parse_hf_config
 from tupelo.engine import Engine
 from tupelo.engine.build import Source
 
-PROMPTS = [[3, 1, 4, 1, 5], [9, 2, 6], [5, 3, 5, 8, 9, 7, 9, 3, 2, 3], [8, 4]]
-GREEDY = {"temperature": 0, "max_new_tokens": 6, "ignore_eos": True}
-
-SHAPE: dict[str, Any] = {
-    "vocab_size": 128,
-    "hidden_size": 64,
-    "intermediate_size": 48,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "head_dim": 64,
-    "max_position_embeddings": 128,
-    "rms_norm_eps": 1e-5,
-}
-MODELS: dict[str, dict[str, Any]] = {
-    "dense": {"architectures": ["Qwen3ForCausalLM"], "model_type": "qwen3"},
-    "moe": {
-        "architectures": ["MixtralForCausalLM"],
-        "model_type": "mixtral",
-        "num_local_experts": 4,
-        "num_experts_per_tok": 2,
-    },
-    "windowed": {
-        "architectures": ["Gemma3ForCausalLM"],
-        "model_type": "gemma3_text",
-        "layer_types": ["sliding_attention", "full_attention"],
-        "sliding_window": 6,
-        "query_pre_attn_scalar": 64,
-        "hidden_activation": "gelu_pytorch_tanh",
-    },
-}
+MODELS = configs(head_dim=64)
 
 
 @pytest.fixture(autouse=True)
@@ -98,7 +69,7 @@ class _Stand:
 
 
 def _source(model: str) -> Source:
-    config = parse_hf_config(SHAPE | MODELS[model])
+    config = parse_hf_config(MODELS[model])
     return Source(config=config, checkpoint=None, path="tiny", tokenizer_path="")
 
 

@@ -9,7 +9,7 @@ from functools import partial
 
 import numpy as np
 import torch
-from tests.unit.triton.launches import step
+from tests.unit.step_inputs import step
 from tests.unit.triton.world import kit_cases
 
 from tupelo.backend import Backend, Capabilities, TorchKVPool, TorchRuntime

@@ -143,6 +143,10 @@ def open_xpu() -> str:
     # A torch with XPU pins memory for it; this one has nothing to pin for.
     empty = torch.empty
     torch.empty = lambda *sizes, pin_memory=False, **kwargs: empty(*sizes, **kwargs)
-    torch.Tensor.pin_memory = lambda self: self.clone()  # type: ignore[assignment,method-assign]
-    torch.Stream = Stream  # type: ignore[assignment,misc]
+    others: list[tuple[Any, str, Any]] = [
+        (torch.Tensor, "pin_memory", lambda self: self.clone()),
+        (torch, "Stream", Stream),
+    ]
+    for owner, name, stand_in in others:
+        setattr(owner, name, stand_in)
     return DEVICE

@@ -75,9 +75,9 @@ class PagedAttention:
         torch.ops.ipex_stand_in.attend(*seen, scale, window_size_left)
 
 
-def _store(*tensors: Tensor) -> None:
+def _store(k: Tensor, v: Tensor, k_cache: Tensor, v_cache: Tensor, places: Tensor) -> None:
     one = torch.ones(1)
-    library.reshape_and_cache_flash(*tensors, "auto", one, one)  # type: ignore[arg-type]
+    library.reshape_and_cache_flash(k, v, k_cache, v_cache, places, "auto", one, one)
 
 
 def _attend(

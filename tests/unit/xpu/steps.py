@@ -9,6 +9,7 @@ import sys
 from typing import Any
 
 import torch
+from tests.unit.tiny_models import GREEDY, PROMPTS, configs
 from tests.unit.xpu import ipex_library, library, stand_in
 from tests.unit.xpu.device import Graph
 from tupelo_xpu import ipex_calls
@@ -19,37 +20,7 @@ from tupelo.checkpoint import parse_hf_config
 from tupelo.engine import Engine
 from tupelo.engine.build import Source
 
-PROMPTS = [[3, 1, 4, 1, 5], [9, 2, 6], [5, 3, 5, 8, 9, 7, 9, 3, 2, 3], [8, 4]]
-GREEDY = {"temperature": 0, "max_new_tokens": 6, "ignore_eos": True}
-
-SHAPE: dict[str, Any] = {
-    "vocab_size": 128,
-    "hidden_size": 64,
-    "intermediate_size": 48,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "head_dim": 64,
-    "max_position_embeddings": 128,
-    "rms_norm_eps": 1e-5,
-}
-MODELS: dict[str, dict[str, Any]] = {
-    "dense": {"architectures": ["Qwen3ForCausalLM"], "model_type": "qwen3"},
-    "moe": {
-        "architectures": ["MixtralForCausalLM"],
-        "model_type": "mixtral",
-        "num_local_experts": 4,
-        "num_experts_per_tok": 2,
-    },
-    "windowed": {
-        "architectures": ["Gemma3ForCausalLM"],
-        "model_type": "gemma3_text",
-        "layer_types": ["sliding_attention", "full_attention"],
-        "sliding_window": 6,
-        "query_pre_attn_scalar": 64,
-        "hidden_activation": "gelu_pytorch_tanh",
-    },
-}
+MODELS = configs(head_dim=64)
 
 MODEL_OF = {name: name for name in MODELS} | {"wrong_attention": "windowed", "wrong_experts": "moe"}
 
@@ -64,7 +35,7 @@ def run(backend: Backend, model: str) -> dict[str, Any]:
         "chunked_prefill_size": 6,
         "check_integrity": True,
     }
-    heard, config = _Heard(), parse_hf_config(SHAPE | MODELS[model])
+    heard, config = _Heard(), parse_hf_config(MODELS[model])
     source = Source(config=config, checkpoint=None, path="tiny", tokenizer_path="")
     logging.getLogger("tupelo").addHandler(heard)
     logging.getLogger("tupelo_xpu").addHandler(heard)

@@ -48,7 +48,7 @@ class DeviceTensor(Tensor):
 
     @classmethod
     @torch.inference_mode(False)  # a tensor of one mode has no views in the other
-    def __torch_dispatch__(  # type: ignore[override]
+    def __torch_dispatch__(  # type: ignore[override]  # torch declares it as a function of C
         cls, func: Any, types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
         """Every op on tensors of the device comes here, and the host computes it."""

@@ -6,10 +6,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from tupelo.backend.rows import RowAttention, RowPlan
 from tupelo.ops import Kernel, Tier
 from tupelo.specs import AttentionSpec
 from tupelo_xpu.ipex_calls import load
-from tupelo_xpu.row_plan import RowAttention, RowPlan
 from tupelo_xpu.vllm_calls import LibraryError
 from tupelo_xpu.vllm_ops import supports
 
@@ -61,7 +61,7 @@ class IpexAttention(RowAttention):
         assert sinks is None, "sinks are not declared"
         self._attend(
             output=out,
-            query=q,
+            query=q.contiguous(),
             key_cache=cache[0],
             value_cache=cache[1],
             cu_seqlens_q=plan.cu_seqlens,

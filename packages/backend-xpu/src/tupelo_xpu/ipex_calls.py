@@ -69,7 +69,8 @@ def load(name: str) -> Callable[..., Any]:
     problem = misfit(inspect.signature(fn), call.arguments)
     if problem:
         raise LibraryError(f"{name} of {IPEX} {release} {problem}")
-    return fn  # type: ignore[no-any-return]
+    checked: Callable[..., Any] = fn
+    return checked
 
 
 def misfit(signature: inspect.Signature, arguments: tuple[str, ...]) -> str:

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from tupelo.backend.rows import RowAttention, RowPlan
 from tupelo.specs import AttentionSpec
-from tupelo_xpu.row_plan import RowAttention, RowPlan
 from tupelo_xpu.vllm_calls import load
 
 DTYPES = (torch.bfloat16, torch.float16)
@@ -65,7 +65,7 @@ class VllmAttention(RowAttention):
     ) -> None:
         """As ``RowAttention.launch``."""
         self._attend(
-            q=q,
+            q=q.contiguous(),
             k=cache[0],
             v=cache[1],
             out=out,

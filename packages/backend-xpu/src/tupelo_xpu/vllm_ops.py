@@ -86,7 +86,8 @@ def columns_first(weight: Tensor) -> Tensor:
     """
     turned = weight.transpose(1, 2)
     if not turned.is_contiguous():
-        weight.set_(turned.contiguous().transpose(1, 2))  # type: ignore[call-overload]
+        held: Any = weight  # torch's stubs do not know `set_` of a tensor alone
+        held.set_(turned.contiguous().transpose(1, 2))
         turned = weight.transpose(1, 2)
     return turned
 

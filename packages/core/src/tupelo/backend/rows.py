@@ -1,16 +1,20 @@
-"""A step as libraries for vLLM want it: page tables and lengths of the step's rows, not of slots,
-gathered once a step; and no row empty. Attention over it by one launch, whoever's."""
+"""A step as many libraries' paged attention wants it, and attention over it by their one launch.
+
+Page tables and lengths are those of the step's rows, not of slots, gathered once a step; and no
+row is empty.
+"""
 
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from tupelo.backend import KVPool, Runtime, StepInputs
+from tupelo.backend.kv_pool import KVPool
+from tupelo.backend.runtime import Runtime
+from tupelo.backend.step import StepInputs
 from tupelo.specs import AttentionSpec
 
 
@@ -41,9 +45,18 @@ class RowPlan:
     tables: dict[int, Tensor]
     slot_mapping: tuple[Tensor, ...]
 
+    def holds(self, rows: int, longest: int) -> bool:
+        """Whether it is of a bucket of so many decode rows, each of up to so many tokens."""
+        return self.decodes and len(self.lens) == rows and self.max_keys == longest
+
 
 class RowAttention:
-    """Some layers' attention over a ``RowPlan``; arguments as for every attention."""
+    """Some layers' attention over a ``RowPlan``.
+
+    Args:
+        specs, page_size, max_pages, runtime, in_place: as for every attention; K/V are written in
+            place.
+    """
 
     def __init__(
         self,
@@ -61,7 +74,12 @@ class RowAttention:
 
     @abstractmethod
     def store(self, k: Tensor, v: Tensor, cache: tuple[Tensor, Tensor], places: Tensor) -> None:
-        """Put new K/V into the pool; a place of -1 is nowhere."""
+        """Put new K/V into the pool.
+
+        Args:
+            k, v: (T, num_kv_heads, head_dim). cache: the pool's K and V of a layer.
+            places: (T,) slots of the pool; -1 is nowhere.
+        """
 
     @abstractmethod
     def launch(
@@ -73,7 +91,16 @@ class RowAttention:
         plan: RowPlan,
         sinks: Tensor | None,
     ) -> None:
-        """Attend of the plan's tokens into ``out``."""
+        """Attend of the plan's tokens.
+
+        Args:
+            q, out: (num_tokens, num_heads, head_dim); ``out`` is contiguous, and written.
+            cache: the pool's K and V of a layer. sinks: (num_heads,) float32, or None.
+        """
+
+    def bound(self, num_keys: int) -> int:
+        """``max_keys`` for a step whose longest row has so many; one who compiles by it rounds."""
+        return num_keys
 
     def plan(self, inputs: StepInputs, out: RowPlan | None = None) -> RowPlan:
         """As ``AttentionBackend.plan``; only plans of decode buckets are refilled."""
@@ -81,24 +108,22 @@ class RowAttention:
         static = host.bucket.tokens > 0
         tokens, rows = inputs.positions.shape[0], inputs.slots.shape[0]
         decodes = tokens == rows and host.num_decode_rows == host.num_rows
-        if out is not None and static and decodes and out.decodes and len(out.lens) == rows:
+        if out is not None and static and decodes and out.holds(rows, self._max_len):
             _fill(out, inputs)
             return out
         counts, device = np.diff(host.cu_seqlens_q), inputs.positions.device
-        ends = torch.arange(rows + 1, dtype=torch.int32, device=device) if decodes else None
+        longest = int(host.seq_lens.max(initial=1))
         plan = RowPlan(
             decodes=decodes,
             mixed=not decodes and bool((counts == 1).any()),
             num_tokens=tokens if decodes else host.num_tokens,
             max_queries=1 if decodes else int(counts.max(initial=1)),
-            max_keys=self._max_len if static else int(host.seq_lens.max(initial=1)),
-            cu_seqlens=inputs.cu_seqlens_q if ends is None else ends,
+            max_keys=self._max_len if static and decodes else self.bound(longest),
+            cu_seqlens=self.ends(rows) if decodes else inputs.cu_seqlens_q,
             lens=torch.empty_like(inputs.seq_lens),
             cu_keys=torch.zeros(rows + 1, dtype=torch.int32, device=device),
             tables={
-                group: torch.empty(
-                    (rows, inputs.page_tables[group].shape[1]), dtype=torch.int32, device=device
-                )
+                group: row_table(rows, inputs.page_tables[group].shape[1], device)
                 for group in self._groups
             },
             slot_mapping=inputs.slot_mapping,
@@ -131,24 +156,34 @@ class RowAttention:
         sinks: Tensor | None = None,
     ) -> Tensor:
         """``forward`` of tokens whose K/V lie in the pool already."""
-        total, q = plan.num_tokens, q.contiguous()
+        total = plan.num_tokens
         out = torch.empty(q.shape, dtype=q.dtype, device=q.device)
         self.launch(q[:total], out[:total], self._specs[spec], kv.buffers(layer), plan, sinks)
         if total < len(q):
             out[total:] = 0
         return out
 
-    def warmup(self, *_: Any) -> None:
-        """Nothing is built when it is first called."""
+    def warmup(self, spec: int, layer: int, kv: KVPool, dtype: torch.dtype) -> None:
+        """As ``AttentionBackend.warmup``: nothing, where kernels come built."""
+
+    def ends(self, rows: int) -> Tensor:
+        """(rows + 1,) int32: ``cu_seqlens`` of rows of one token."""
+        return torch.arange(rows + 1, dtype=torch.int32, device=self._device)
+
+
+def row_table(rows: int, width: int, device: torch.device) -> Tensor:
+    """(rows, width) int32 zeros. A tile of a kernel may reach beyond a row's pages, and read the
+    table there, so what follows the last row is memory too."""
+    return torch.zeros((rows + 1, width), dtype=torch.int32, device=device)[:rows]
 
 
 def _fill(plan: RowPlan, inputs: StepInputs) -> None:
     """Put a step into a plan's memory, in stream order."""
-    plan.lens.copy_(inputs.seq_lens.clamp(min=1))
-    plan.cu_keys[1:].copy_(plan.lens.cumsum(0))
+    torch.clamp(inputs.seq_lens, min=1, out=plan.lens)
+    torch.cumsum(plan.lens, 0, dtype=torch.int32, out=plan.cu_keys[1:])
     for group, table in plan.tables.items():
-        # Pages behind every window may be named -1.
-        table.copy_(inputs.page_tables[group].index_select(0, inputs.slots).clamp(min=0))
+        torch.index_select(inputs.page_tables[group], 0, inputs.slots, out=table)
+        table.clamp_(min=0)  # pages behind every window may be named -1
     for old, new in zip(plan.slot_mapping, inputs.slot_mapping, strict=True):
-        if old is not new:
+        if old.data_ptr() != new.data_ptr():
             old.copy_(new)
