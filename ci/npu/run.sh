@@ -20,7 +20,7 @@ if [ -z "$no_device" ]; then
 else
     # Each torch for CPUs first: then nothing asks for a build for other accelerators.
     environment triton -c ci/constraints-cpu.txt torch "triton-ascend==3.2.0" "ascendnpu-ir==1.2.0" \
-        pybind11 packages/core
+        pybind11 packages/core packages/backend-npu
     triton=$python
     environment npu -c ci/constraints-cpu.txt torch "torch-npu==2.13.0" pyyaml pytest pytest-timeout \
         pytest-asyncio "packages/core[conformance]" packages/backend-cpu packages/backend-npu

@@ -265,7 +265,7 @@ FAMILIES = [
     Family("minicpm3", "MiniCPM3ForCausalLM", {**_MLA, "dim_model_base": 32, "scale_emb": 2}),
     Family("minicpm3-longrope", "MiniCPM3ForCausalLM", {
         **_MLA, "dim_model_base": 32, "original_max_position_embeddings": 16, **_rope(
-            "longrope", original_max_position_embeddings=16,
+            "longrope", factor=16.0, original_max_position_embeddings=16,
             short_factor=[1.0, 1.1, 1.2, 1.3], long_factor=[1.5, 2.0, 2.5, 3.0],
         ),
     }, lengths=(70, 17, 19, 33)),
