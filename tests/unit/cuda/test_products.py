@@ -60,11 +60,15 @@ def test_all_ops_by_each_way(name: str, rows: int, bias: bool) -> None:
     norm = torch.rand(48).to(DTYPE) + 0.5
     up = _weight(160, 48, bias=bias, seed=2)
     down = _weight(48, 80, bias=bias, seed=3)
-    reference = {name: OPS[name].reference for name in ("linear", "add_norm_linear", "gated_mlp")}
+    wide = _weight(48, 160, bias=bias, seed=4)
+    reference = {name: spec.reference for name, spec in OPS.items()}
     torch.testing.assert_close(ops.linear(x, up), reference["linear"](x, up), **CLOSE)
     for activation in ("silu", "gelu"):
         got = ops.gated_mlp(x, activation, up, down)
         torch.testing.assert_close(got, reference["gated_mlp"](x, activation, up, down), **CLOSE)
+    for activation, back in (("gelu_erf", wide), ("gelu_tanh", wide), ("gelu_erf_mul", down)):
+        got = ops.mlp(x, activation, up, back)
+        torch.testing.assert_close(got, reference["mlp"](x, activation, up, back), **CLOSE)
     for before in (None, residual):
         out, total = ops.add_norm_linear(x, before, norm, 1e-5, up)
         want, sums = reference["add_norm_linear"](x, before, norm, 1e-5, up)

@@ -33,16 +33,28 @@ def empty(*shape: int, dtype: torch.dtype = BF16) -> Tensor:
     return torch.empty(shape, dtype=dtype)
 
 
-def weight(out: int, features: int) -> LinearWeight:
+def weight(out: int, features: int, *, bias: bool = False) -> LinearWeight:
     """An uninitialised weight."""
-    return LinearWeight(out, features, {"weight": empty(out, features)})
+    return LinearWeight(
+        out, features, {"weight": empty(out, features)}, empty(out) if bias else None
+    )
 
 
 def norms() -> None:
-    """Hidden states, with and without the residual."""
+    """Hidden states, with and without the residual, and a bias where there can be one."""
     x, w = empty(64, HIDDEN), empty(HIDDEN)
     norm.rms_norm(x, w, 1e-5)
     norm.add_rms_norm(x, x, w, 1e-5)
+    norm.layer_norm(x, w, w, 1e-5)
+    norm.add_layer_norm(x, x, w, w, 1e-5)
+    norm.add_layer_norm(x, x, w, None, 1e-5)
+
+
+def activations() -> None:
+    """All of them, gated and plain."""
+    x = empty(64, 2 * INNER)
+    for run in (*activation.ACTIVATIONS.values(), *activation.MLP_ACTIVATIONS.values()):
+        run(x)
 
 
 def ropes() -> None:
@@ -58,18 +70,20 @@ def ropes() -> None:
 
 
 def gemvs() -> None:
-    """One row: plain, gated, and with the norm inside."""
+    """One row: plain, with a bias, gated, and with the norm inside."""
     x = empty(1, HIDDEN)
     linear.linear(empty(1, INNER), weight(HIDDEN, INNER))
     linear.gated_mlp(x, "silu", weight(2 * INNER, HIDDEN), weight(HIDDEN, INNER))
+    linear.mlp(x, "relu", weight(INNER, HIDDEN, bias=True), weight(HIDDEN, INNER, bias=True))
     qkv = weight(6144, HIDDEN)
     add_norm_gemv(x, x, empty(HIDDEN), 1e-5, qkv, linear.default_config(x, qkv))
 
 
 def small_linears(rows: int) -> None:
-    """Few rows: plain, split over the inputs, gated."""
+    """Few rows: plain, with a bias, split over the inputs, gated."""
     x = empty(rows, HIDDEN)
     linear.gated_mlp(x, "silu", weight(2 * INNER, HIDDEN), weight(HIDDEN, INNER))
+    linear.mlp(x, "relu", weight(INNER, HIDDEN, bias=True), weight(HIDDEN, INNER, bias=True))
     out = weight(HIDDEN, HIDDEN)
     split = next(c for c in configs((HIDDEN, HIDDEN), rows) if c.splits > 1)
     linear.run_linear(x, out, split)
@@ -180,7 +194,7 @@ LAUNCHES: dict[str, Callable[[], None]] = {
     "vocab": vocabularies,
     "experts_2": partial(experts, 2),
     "experts_512": partial(experts, 512),
-    "activations": lambda: (activation.silu_mul(empty(64, 2 * INNER)), None)[1],
+    "activations": activations,
     "ropes": ropes,
     "gemvs": gemvs,
     "linear_16": partial(small_linears, 16),

@@ -15,6 +15,8 @@ from tupelo.triton import activation, norm, rope
 KERNELS: dict[str, Callable[..., Any]] = {
     "rms_norm": norm.rms_norm,
     "add_rms_norm": norm.add_rms_norm,
+    "layer_norm": norm.layer_norm,
+    "add_layer_norm": norm.add_layer_norm,
     "silu_mul": activation.silu_mul,
     "gelu_mul": activation.gelu_mul,
     "rope": rope.rope,

@@ -7,12 +7,11 @@ pytest.importorskip("triton", reason="the portable kernels need triton")
 import subprocess
 import sys
 
+from tests.unit.triton.test_listed import TORCH_ONLY
+
 from tupelo.ops import OPS, OpCall, OpTable, Tier, check_kernel
 from tupelo.specs import QuantScheme
 from tupelo.triton.kernels import portable_kernels, supports
-
-TORCH_ONLY = {"moe_route", "copy_pages"}
-"""Ops without a portable kernel: torch's own are as good."""
 
 
 def test_every_op_but_two_has_a_portable_kernel() -> None:

@@ -18,6 +18,7 @@ from tupelo.triton.linear_config import MAX_ROWS, LinearConfig, configs
 KERNELS: dict[str, Callable[..., Any]] = {
     "add_norm_linear": linear.add_norm_linear,
     "gated_mlp": linear.gated_mlp,
+    "mlp": linear.mlp,
 }
 
 

@@ -29,6 +29,7 @@ OPS: dict[str, tuple[Callable[..., Any], tuple[str, ...]]] = {
     "linear": (npu_ops.linear, ()),
     "add_norm_linear": (npu_ops.add_norm_linear, ("npu_rms_norm", "npu_add_rms_norm")),
     "gated_mlp": (npu_ops.gated_mlp, ("npu_swiglu", "npu_geglu")),
+    "mlp": (npu_ops.mlp, ()),
     "moe_route": (npu_ops.moe_route, ("npu_moe_gating_top_k_softmax", "npu_moe_gating_top_k")),
     "moe_experts": (
         npu_ops.moe_experts,

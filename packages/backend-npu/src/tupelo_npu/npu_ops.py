@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tupelo.ops import OPS, LinearWeight
+from tupelo.ops.activation import MLP_ACTIVATIONS
 from tupelo.ops.collective import AllReduce
 from tupelo.ops.moe import EXPERT_ACTIVATIONS
 from tupelo_npu import calls
@@ -128,6 +129,11 @@ def add_norm_linear(
 def gated_mlp(x: Tensor, activation: str, gate_up: LinearWeight, down: LinearWeight) -> Tensor:
     """As the op."""
     return linear(ACTIVATIONS[activation](linear(x, gate_up)), down)
+
+
+def mlp(x: Tensor, activation: str, up: LinearWeight, down: LinearWeight) -> Tensor:
+    """As the op; products on the matrix units, where core's kernels in Triton would not be."""
+    return linear(MLP_ACTIVATIONS[activation](linear(x, up)), down)
 
 
 def moe_route(

@@ -85,6 +85,7 @@ def _product_kernels(table: ChoiceTable | None) -> tuple[Kernel, ...]:
         "linear": ops.linear,
         "add_norm_linear": ops.add_norm_linear,
         "gated_mlp": ops.gated_mlp,
+        "mlp": ops.mlp,
     }
     return tuple(
         Kernel(op=op, name=f"chosen_{op}", fn=fn, tier=Tier.VENDOR, supports=plain_weights)

@@ -1,5 +1,8 @@
 # mypy: disable-error-code="import-not-found, import-untyped, no-untyped-def, untyped-decorator"
-"""Gated activations. Ops: ``silu_mul``, ``gelu_mul``."""
+"""Activations, gated and plain. Ops: ``silu_mul``, ``gelu_mul``; and those within ``mlp``."""
+
+from collections.abc import Callable
+from functools import partial
 
 import torch
 import triton
@@ -12,39 +15,57 @@ BLOCK = 1024
 
 
 @triton.jit
-def _gate_mul_kernel(
-    x_ptr, out_ptr, x_stride, width, ACTIVATION: tl.constexpr, BLOCK: tl.constexpr
+def _activation_kernel(
+    x_ptr,
+    out_ptr,
+    x_stride,
+    width,
+    ACTIVATION: tl.constexpr,
+    GATED: tl.constexpr,
+    BLOCK: tl.constexpr,
 ):
-    """Program (row, block of columns): ``act(x[row, c]) * x[row, width + c]``."""
+    """Program (row, block of columns): ``act(x[row, c])``; GATED: times ``x[row, width + c]``."""
     row = tl.program_id(0).to(tl.int64)
     cols = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     inside = cols < width
     start = x_ptr + row * x_stride
-    gate = tl.load(start + cols, mask=inside, other=0.0).to(tl.float32)
-    up = tl.load(start + width + cols, mask=inside, other=0.0).to(tl.float32)
-    out = activate(gate, ACTIVATION) * up
+    x = tl.load(start + cols, mask=inside, other=0.0).to(tl.float32)
+    if GATED:
+        up = tl.load(start + width + cols, mask=inside, other=0.0).to(tl.float32)
+        out = activate(x, ACTIVATION) * up
+    else:
+        out = activate(x, ACTIVATION)
     tl.store(out_ptr + row * width + cols, out.to(out_ptr.dtype.element_ty), mask=inside)
 
 
 def silu_mul(x: Tensor) -> Tensor:
     """As ``tupelo.ops.activation.silu_mul``: ``x`` (num_tokens, 2 * width)."""
-    return _gate_mul(x, "silu")
+    return _activated("silu", True, x)
 
 
 def gelu_mul(x: Tensor) -> Tensor:
     """As ``tupelo.ops.activation.gelu_mul``: ``x`` (num_tokens, 2 * width)."""
-    return _gate_mul(x, "gelu")
+    return _activated("gelu", True, x)
 
 
-def _gate_mul(x: Tensor, activation: str) -> Tensor:
-    rows, width = x.shape[0], x.shape[1] // 2
+def _activated(activation: str, gated: bool, x: Tensor) -> Tensor:
+    rows, width = x.shape[0], x.shape[1] // (2 if gated else 1)
     out = torch.empty((rows, width), dtype=x.dtype, device=x.device)
     if rows:
         block = min(BLOCK, power_of_two(width))
-        grid = (rows, cdiv(width, block))
-        _gate_mul_kernel[grid](x, out, x.stride(0), width, ACTIVATION=activation, BLOCK=block)
+        _activation_kernel[(rows, cdiv(width, block))](
+            x, out, x.stride(0), width, ACTIVATION=activation, GATED=gated, BLOCK=block
+        )
     return out
 
 
 ACTIVATIONS = {"silu": silu_mul, "gelu": gelu_mul}
 """By the name that ``gated_mlp`` and ``moe_experts`` take."""
+
+MLP_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "gelu_erf": partial(_activated, "gelu_erf", False),
+    "gelu_tanh": partial(_activated, "gelu", False),
+    "relu": partial(_activated, "relu", False),
+    "gelu_erf_mul": partial(_activated, "gelu_erf", True),
+}
+"""By the name that ``mlp`` takes: (num_tokens, width) to the same, or to half of it for a gate."""

@@ -6,10 +6,10 @@ from tupelo.ops import Kernel, OpCall, Tier
 from tupelo.ops.collective import AllReduce
 from tupelo.specs import NO_QUANT
 from tupelo.triton.activation import gelu_mul, silu_mul
-from tupelo.triton.linear import add_norm_linear, gated_mlp, linear
+from tupelo.triton.linear import add_norm_linear, gated_mlp, linear, mlp
 from tupelo.triton.linear_config import MAX_ROWS
 from tupelo.triton.moe import moe_experts
-from tupelo.triton.norm import add_rms_norm, rms_norm
+from tupelo.triton.norm import add_layer_norm, add_rms_norm, layer_norm, rms_norm
 from tupelo.triton.rope import norm_rope_qkv, rope
 from tupelo.triton.rows import embedding, merge_attention, quantize
 from tupelo.triton.sampling import sample_top_k_top_p
@@ -37,17 +37,23 @@ def supports(call: OpCall) -> str | None:
     return None
 
 
-_WHOLE_ROWS = ("rms_norm", "add_rms_norm", "all_reduce_add_norm", "quantize")
+_WHOLE_ROWS = (
+    *("rms_norm", "add_rms_norm", "all_reduce_add_norm"),
+    *("layer_norm", "add_layer_norm", "quantize"),
+)
 
 _FUNCTIONS = (
     rms_norm,
     add_rms_norm,
+    layer_norm,
+    add_layer_norm,
     rope,
     norm_rope_qkv,
     silu_mul,
     gelu_mul,
     add_norm_linear,
     gated_mlp,
+    mlp,
     all_reduce_add_norm,
     moe_experts,
     embedding,

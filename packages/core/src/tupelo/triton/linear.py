@@ -1,5 +1,5 @@
-"""Products with weights. Ops: ``linear`` up to ``MAX_ROWS`` rows; ``add_norm_linear`` and
-``gated_mlp`` for any number: above it the product itself is torch's.
+"""Products with weights. Ops: ``linear`` up to ``MAX_ROWS`` rows; ``add_norm_linear``,
+``gated_mlp`` and ``mlp`` for any number: above it the product itself is torch's.
 
 A backend that has timed the candidates calls ``run_linear`` and its like with the one that won.
 """
@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tupelo.ops import LinearWeight
-from tupelo.triton.activation import ACTIVATIONS
+from tupelo.triton.activation import ACTIVATIONS, MLP_ACTIVATIONS
 from tupelo.triton.gemv import add_norm_gemv, gemv
 from tupelo.triton.linear_config import MAX_ROWS, LinearConfig, configs
 from tupelo.triton.norm import add_rms_norm, rms_norm
@@ -54,6 +54,11 @@ def gated_mlp(x: Tensor, activation: str, gate_up: LinearWeight, down: LinearWei
         return F.linear(ACTIVATIONS[activation](wide), down.weight, down.bias)
     hidden = run_linear(x, gate_up, default_config(x, gate_up, gated=True), activation)
     return linear(hidden, down)
+
+
+def mlp(x: Tensor, activation: str, up: LinearWeight, down: LinearWeight) -> Tensor:
+    """As ``tupelo.ops.linear.mlp``."""
+    return _product(MLP_ACTIVATIONS[activation](_product(x, up)), down)
 
 
 def default_config(x: Tensor, weight: LinearWeight, *, gated: bool = False) -> LinearConfig:

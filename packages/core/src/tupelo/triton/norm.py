@@ -1,7 +1,7 @@
 # mypy: disable-error-code="import-not-found, import-untyped, no-untyped-def, untyped-decorator"
-"""Root-mean-square norms: rows of hidden states, heads, and fused with the residual addition.
+"""Root-mean-square and layer norms, alone and fused with the residual addition.
 
-Ops: ``rms_norm``, ``add_rms_norm``.
+Ops: ``rms_norm``, ``add_rms_norm``, ``layer_norm``, ``add_layer_norm``.
 """
 
 import torch
@@ -16,10 +16,11 @@ TILE = 1024
 
 
 @triton.jit(do_not_specialize=["num_rows"])
-def _rms_norm_kernel(
+def _norm_kernel(
     x_ptr,
     residual_ptr,
     weight_ptr,
+    bias_ptr,
     out_ptr,
     total_ptr,
     num_rows,
@@ -32,8 +33,11 @@ def _rms_norm_kernel(
     BLOCK: tl.constexpr,
     ROWS: tl.constexpr,
     ADD: tl.constexpr,
+    CENTER: tl.constexpr,
+    BIAS: tl.constexpr,
 ):
-    """Program i norms rows ``i * ROWS …``; row r lies at ``r // inner_rows, r % inner_rows``."""
+    """Program i norms rows ``i * ROWS …``; row r lies at ``r // inner_rows, r % inner_rows``. With
+    CENTER a row's mean goes first, which makes it a layer norm."""
     rows = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     cols = tl.arange(0, BLOCK)
     inside = (rows < num_rows)[:, None] & (cols < WIDTH)[None, :]
@@ -47,48 +51,68 @@ def _rms_norm_kernel(
         x = (x.to(tl.float32) + residual.to(tl.float32)).to(total_ptr.dtype.element_ty)
         tl.store(total_ptr + dense, x, mask=inside)
     wide = x.to(tl.float32)
+    if CENTER:
+        # Twice: of a row of nearly one value, what remains is as small as the mean's rounding.
+        for _ in tl.static_range(2):
+            mean = tl.sum(wide, axis=1) / WIDTH
+            wide = tl.where(inside, wide - mean[:, None], 0.0)
     scale = tl.rsqrt(tl.sum(wide * wide, axis=1) / WIDTH + eps)
     weight = tl.load(weight_ptr + cols, mask=cols < WIDTH, other=0.0).to(tl.float32)
     normed = wide * scale[:, None] * weight[None, :]
+    if BIAS:
+        bias = tl.load(bias_ptr + cols, mask=cols < WIDTH, other=0.0).to(tl.float32)
+        normed += bias[None, :]
     tl.store(out_ptr + dense, normed.to(out_ptr.dtype.element_ty), mask=inside)
 
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     """As ``tupelo.ops.norm.rms_norm``; ``x`` (num_tokens, hidden_size) or (num_tokens, num_heads,
     head_dim), with gaps between its rows and heads if need be."""
-    out = torch.empty_like(x, memory_format=torch.contiguous_format)
-    _launch(x, None, weight, eps, out, None)
-    return out
+    return _norm(x, None, weight, None, eps, center=False)[0]
 
 
 def add_rms_norm(x: Tensor, residual: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
     """As ``tupelo.ops.norm.add_rms_norm``."""
-    out = torch.empty_like(x, memory_format=torch.contiguous_format)
-    total = torch.empty_like(out)
-    _launch(x, residual, weight, eps, out, total)
-    return out, total
+    return _norm(x, residual, weight, None, eps, center=False)
 
 
-def _launch(
+def layer_norm(x: Tensor, weight: Tensor, bias: Tensor | None, eps: float) -> Tensor:
+    """As ``tupelo.ops.norm.layer_norm``."""
+    return _norm(x, None, weight, bias, eps, center=True)[0]
+
+
+def add_layer_norm(
+    x: Tensor, residual: Tensor, weight: Tensor, bias: Tensor | None, eps: float
+) -> tuple[Tensor, Tensor]:
+    """As ``tupelo.ops.norm.add_layer_norm``."""
+    return _norm(x, residual, weight, bias, eps, center=True)
+
+
+def _norm(
     x: Tensor,
     residual: Tensor | None,
     weight: Tensor,
+    bias: Tensor | None,
     eps: float,
-    out: Tensor,
-    total: Tensor | None,
-) -> None:
+    *,
+    center: bool,
+) -> tuple[Tensor, Tensor]:
+    """The normed rows, and the sum with the residual; without one, the normed rows twice."""
+    out = torch.empty_like(x, memory_format=torch.contiguous_format)
+    total = out if residual is None else torch.empty_like(out)
     width = x.shape[-1]
     num_rows = x.numel() // width
     if not num_rows:
-        return
+        return out, total
     block = power_of_two(width)
     rows = max(1, TILE // block)
-    _rms_norm_kernel[(cdiv(num_rows, rows),)](
+    _norm_kernel[(cdiv(num_rows, rows),)](
         x,
         x if residual is None else residual,
         weight,
+        weight if bias is None else bias,
         out,
-        out if total is None else total,
+        total,
         num_rows,
         1 if x.dim() == 2 else x.shape[1],
         x.stride(0),
@@ -99,5 +123,8 @@ def _launch(
         BLOCK=block,
         ROWS=rows,
         ADD=residual is not None,
+        CENTER=center,
+        BIAS=bias is not None,
         num_warps=min(16, max(4, block // 512)),
     )
+    return out, total

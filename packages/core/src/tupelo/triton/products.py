@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from tupelo.ops import LinearWeight
-from tupelo.triton.activation import ACTIVATIONS
+from tupelo.triton.activation import ACTIVATIONS, MLP_ACTIVATIONS
 from tupelo.triton.choices import ChoiceTable, Product, Run, row_bucket
 from tupelo.triton.gemv import add_norm_gemv
 from tupelo.triton.linear import run_linear
@@ -111,6 +111,10 @@ class ProductOps:
         else:
             hidden = self._run(f"gated_{activation}", x, gate_up, (x, gate_up))
         return self.linear(hidden, down)
+
+    def mlp(self, x: Tensor, activation: str, up: LinearWeight, down: LinearWeight) -> Tensor:
+        """As ``tupelo.ops.linear.mlp``."""
+        return self.linear(MLP_ACTIVATIONS[activation](self.linear(x, up)), down)
 
     def _run(self, kind: str, x: Tensor, weight: LinearWeight, arguments: tuple[Any, ...]) -> Any:
         product = Product(
