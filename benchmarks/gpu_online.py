@@ -34,6 +34,7 @@ import uvloop
 from dummy_model import write_model
 from online import Stream, figures, in_process, over_http, replay, through
 
+from tupelo import heap
 from tupelo.config import EngineConfig
 from tupelo.engine import Engine
 from tupelo.engine.client import EngineClient
@@ -176,6 +177,7 @@ async def measure(args: argparse.Namespace) -> dict[str, Any]:
     if args.burst:
         work.append(("w1", args.burst, ""))
     async with served(args) as target:
+        heap.set_aside()  # this process is measured with
         await replay(target.stream, workloads.w1(n=8, seed=1), [0.1 * i for i in range(8)])
         for name, runs, rate in work:
             results[name] = await pooled(target, name, runs, rate, args.requests)

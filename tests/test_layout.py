@@ -32,6 +32,7 @@ SHARED = {
     "checkpoint",
     "config",
     "errors",
+    "heap",
     "pooling",
     "process",
     "request",

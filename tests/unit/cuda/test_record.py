@@ -40,14 +40,15 @@ def test_options_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> N
         monkeypatch.delenv(f"TUPELO_CUDA_{name}", raising=False)
     options = read_options()
     assert (options.attention, options.graphs, options.measured_linear) == ("auto", True, True)
-    assert not options.prompt_graphs
+    assert options.prompt_graphs
     monkeypatch.setenv("TUPELO_CUDA_ATTENTION", "triton")
     monkeypatch.setenv("TUPELO_CUDA_GRAPHS", "0")
     assert read_options().attention == "triton"
     assert not read_options().graphs
-    monkeypatch.setenv("TUPELO_CUDA_GRAPHS", "prompts")
+    assert not read_options().prompt_graphs
+    monkeypatch.setenv("TUPELO_CUDA_GRAPHS", "decode")
     assert read_options().graphs
-    assert read_options().prompt_graphs
+    assert not read_options().prompt_graphs
     monkeypatch.setenv("TUPELO_CUDA_ATTENTION", "magic")
     with pytest.raises(ConfigError, match=r"TUPELO_CUDA_ATTENTION.*magic.*flashinfer"):
         read_options()

@@ -13,11 +13,14 @@ from tupelo.backend import (
     AttentionBackend,
     Backend,
     Capabilities,
+    HeadSplit,
+    KVPool,
     Plan,
     ReferenceAttention,
     RunnerParts,
     StepInputs,
 )
+from tupelo.backend.graphs.cut import Begun
 from tupelo.backend.graphs.runner import GraphRunner
 from tupelo.checkpoint import parse_hf_config
 from tupelo.conformance.levels.pooling import models
@@ -246,6 +249,52 @@ def test_prompt_steps_in_pieces_give_the_tokens_of_eager_steps(
     # One piece more than there are layers; replayed once a step, and for each of the checks.
     assert len(fake.capture.pieces) == 3
     assert {p.num_replays for p in fake.capture.pieces} == {fake.runner.num_cut + 1}
+
+
+class _CutReference(ReferenceAttention):
+    """Stores in its first part, and attends in its second."""
+
+    def begin_qkv(
+        self,
+        qkv: torch.Tensor,
+        positions: torch.Tensor,
+        split: HeadSplit,
+        spec: int,
+        layer: int,
+        kv: KVPool,
+        plan: Any,
+    ) -> Begun | None:
+        q, k, v = split(qkv, positions)
+        mapping = plan.store[self._specs[spec].group]
+        for pool, new in zip(kv.buffers(layer), (k, v), strict=True):
+            places = torch.where(mapping < 0, pool.shape[0] * pool.shape[1] - 1, mapping)
+            pool.flatten(0, 1).index_copy_(0, places, new)
+        return Begun(q, k, v, torch.empty_like(q))
+
+    def finish_qkv(self, begun: Begun, spec: int, layer: int, kv: KVPool, plan: Any) -> None:
+        kind = self._specs[spec]
+        gather = plan.gather[kind.group]
+        pools = [pool.flatten(0, 1) for pool in kv.buffers(layer)]
+        q = begun.q[: len(gather)]
+        begun.out[: len(q)] = self._attend(q, *pools, gather, plan.distance, kind, None)
+
+
+@pytest.mark.parametrize("window", [None, 6])
+def test_attention_that_can_be_cut_begins_in_the_pieces(
+    eager: Backend, monkeypatch: pytest.MonkeyPatch, window: int | None
+) -> None:
+    fake, source = _Backend(_CutReference, cut=True), _source(window)
+    assert _run(fake.record, GREEDY, source) == _run(eager, GREEDY, source)
+    assert fake.runner is not None
+    most = fake.runner.num_cut
+    assert most >= 3
+    assert len(fake.capture.pieces) == 3
+    # What is captured has too few programs for long decode rows: their steps run eagerly.
+    monkeypatch.setattr("tupelo.backend.graphs.pieces.LONGEST_DECODED", 0)
+    fake = _Backend(_CutReference, cut=True)
+    assert _run(fake.record, GREEDY) == _run(eager, GREEDY)
+    assert fake.runner is not None
+    assert 0 < fake.runner.num_cut < most
 
 
 def test_pieces_that_give_something_else_are_not_used(eager: Backend) -> None:

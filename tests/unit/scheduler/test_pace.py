@@ -104,6 +104,19 @@ def test_prompts_are_cut_to_the_predicted_time_while_a_streamed_request_decodes(
     assert sum(tokens for _, tokens in sizes) == 8000
 
 
+def test_steps_may_take_twice_as_long_while_many_wait() -> None:
+    run = Run(step_s=0.030)
+    run.submit("reader", 2000, stream=True)
+    run.step()
+    for n in range(10):
+        run.submit("x" * (n + 2), 6000, stream=True)
+    assert 0.030 < seconds(*run.step()) < 0.061
+    while run.scheduler.num_waiting > 8:
+        run.step()
+    later = [seconds(*run.step()) for _ in range(4)]
+    assert max(later) < 0.031, later
+
+
 @pytest.mark.parametrize(("step_s", "stream"), [(0.030, False), (0.0, True)])
 def test_prompts_are_not_cut_where_nobody_reads_along_or_no_bound_is_set(
     step_s: float, stream: bool

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from tupelo.backend import KVPool, Runtime, StepInputs
+from tupelo.backend.graphs.cut import Begun
 from tupelo.backend.staging import StagingRing
 from tupelo.batch import IntArray
 from tupelo.specs import AttentionSpec
@@ -129,21 +130,32 @@ class FlashInferAttention:
         Args:
             new: the tokens' k and v, which a plan that is ``fresh`` needs.
         """
-        out = torch.empty_like(q, memory_format=torch.contiguous_format)
-        rows, total = plan.num_decode, plan.num_tokens
-        if plan.decode is not None:
-            splits = self._decode.splits(self._specs[spec], plan.decode)
-            place = self._places[spec]
-            self._decode.attend_decode(q[:rows], out[:rows], place, layer, kv, plan.decode, splits)
-        if plan.prompts and plan.fresh:
-            assert new is not None
-            k, v = (t[rows:total] for t in new)
-            plan.prompts[spec].run_fresh(q[rows:total], k, v, out[rows:total])
-        elif plan.prompts:
-            plan.prompts[spec].run_pages(q[rows:total], *kv.buffers(layer), out[rows:total])
-        if total < len(q):
-            out[total:] = 0
+        out = self.begin(q, spec, layer, kv, plan)
+        assert new is not None or not plan.fresh
+        k, v = (q, q) if new is None else new
+        self.finish(Begun(q, k, v, out), spec, layer, kv, plan)
+        if plan.num_tokens < len(q):
+            out[plan.num_tokens :] = 0
         return out
+
+    def begin(self, q: Tensor, spec: int, layer: int, kv: KVPool, plan: FlashInferPlan) -> Tensor:
+        """``attend`` for decode rows alone; ``finish`` attends the others."""
+        out = torch.empty_like(q, memory_format=torch.contiguous_format)
+        if plan.decode is not None:
+            rows, place = plan.num_decode, self._places[spec]
+            splits = self._decode.splits(self._specs[spec], plan.decode)
+            self._decode.attend_decode(q[:rows], out[:rows], place, layer, kv, plan.decode, splits)
+        return out
+
+    def finish(self, begun: Begun, spec: int, layer: int, kv: KVPool, plan: FlashInferPlan) -> None:
+        """Attend the prompts; their k and v are read where the plan is ``fresh``."""
+        if not plan.prompts:
+            return
+        q, k, v, out = (tensor[plan.num_decode : plan.num_tokens] for tensor in begun)
+        if plan.fresh:
+            plan.prompts[spec].run_fresh(q, k, v, out)
+        else:
+            plan.prompts[spec].run_pages(q, *kv.buffers(layer), out)
 
     def warmup(self, spec: int, layer: int, kv: KVPool, dtype: torch.dtype) -> None:
         """Build every kernel that decode rows can need; those of prompts were built at once."""

@@ -15,8 +15,7 @@ class Options:
     Attributes:
         attention: ``TUPELO_CUDA_ATTENTION``: one of ``ATTENTION``.
         graphs: ``TUPELO_CUDA_GRAPHS``: whether decode steps are captured.
-        prompt_graphs: the same variable: whether prompt steps are too, which has yet to be
-            measured on a GPU.
+        prompt_graphs: the same variable: whether prompt steps are too.
         prefix_groups: ``TUPELO_CUDA_PREFIX_GROUPS``: whether a prefix that decode rows share is
             read once.
         measured_linear: ``TUPELO_CUDA_LINEAR``: whether small products are chosen by measurement.
@@ -24,7 +23,7 @@ class Options:
 
     attention: str = "auto"
     graphs: bool = True
-    prompt_graphs: bool = False
+    prompt_graphs: bool = True
     prefix_groups: bool = True
     measured_linear: bool = True
 
@@ -35,11 +34,11 @@ def read_options() -> Options:
     Raises:
         ConfigError: a variable has a value that it cannot have.
     """
-    graphs = _choice("TUPELO_CUDA_GRAPHS", "1", ("0", "1", "prompts"))
+    graphs = _choice("TUPELO_CUDA_GRAPHS", "1", ("0", "decode", "1"))
     return Options(
         attention=_choice("TUPELO_CUDA_ATTENTION", "auto", ATTENTION),
         graphs=graphs != "0",
-        prompt_graphs=graphs == "prompts",
+        prompt_graphs=graphs == "1",
         prefix_groups=_choice("TUPELO_CUDA_PREFIX_GROUPS", "1", ("0", "1")) == "1",
         measured_linear=_choice("TUPELO_CUDA_LINEAR", "auto", ("auto", "cublas")) == "auto",
     )

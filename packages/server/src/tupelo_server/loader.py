@@ -7,7 +7,6 @@ a model is the ``Frontend``, made whole before it is served.
 
 import asyncio
 import contextlib
-import gc
 import logging
 import time
 from collections.abc import Callable, Coroutine
@@ -16,6 +15,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from tupelo import heap
 from tupelo.config import EngineConfig
 from tupelo.engine.client import EngineClient
 from tupelo.engine.files import check_files
@@ -200,7 +200,7 @@ class ModelLoader:
         frontend.prompts.close()
         self.stage = Stage.EMPTY
         del frontend
-        gc.collect()  # vocabularies are large, and what holds them is in cycles
+        heap.collect()  # vocabularies are large, and what holds them is in cycles
         logger.info("no model is loaded")
 
     async def _bring(self, options: ModelOptions) -> Frontend:
@@ -223,6 +223,7 @@ class ModelLoader:
             raise
         state.frontend, self.stage = frontend, Stage.SERVING
         self.progress.end()
+        heap.set_aside()
         info = frontend.info
         logger.info(
             "ready in %.1f s: %s (%s, %s on %s)",

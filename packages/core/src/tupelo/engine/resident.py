@@ -8,12 +8,12 @@ The caller sees to it that no step is in flight, no request holds pages, and the
 empty.
 """
 
-import gc
 import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from tupelo import heap
 from tupelo.checkpoint import Checkpoint, open_checkpoint
 from tupelo.checkpoint.roots import inside_roots, split_roots
 from tupelo.config import EngineConfig
@@ -181,7 +181,7 @@ class Resident:
             raise CheckpointError(f"is of another model than the one served: {', '.join(other)}")
 
     def _collect(self) -> None:
-        gc.collect()
+        heap.collect()
         self._built.runtime.release_unused()
 
 

@@ -18,6 +18,7 @@ from pathlib import Path
 import msgspec
 import zmq
 
+from tupelo import heap
 from tupelo.config import EngineConfig
 from tupelo.engine.build import build
 from tupelo.engine.core import EngineCore
@@ -79,6 +80,7 @@ class Worker:
             logger.exception("the engine could not start")
             return self._fail("EngineUnavailable", f"{type(error).__name__}: {error}")
         self._core = EngineCore(built, self._wake)
+        heap.set_aside()
         self._send(built.info)
         while not self._core.stopping:
             self._receive(self._core)

@@ -22,7 +22,8 @@ class SchedulerConfig:
         prefix_group_tokens: see ``Capabilities``; 0 names no groups.
         seed: for requests that bring none, and for the random policy.
         jump_forward: tokens that a grammar forces are appended without being sampled.
-        step_s: longest step, as predicted, while a streamed request decodes; 0.0: no bound.
+        step_s: longest step, as predicted, while a streamed request decodes and few requests wait;
+            0.0: no bound.
         heads: of a model that pools: which hidden states each head sees.
         token_types: the model tells the two texts of a pair apart.
     """

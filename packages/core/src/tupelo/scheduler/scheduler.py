@@ -32,6 +32,13 @@ from tupelo.scheduler.slots import SlotTable
 STARVED = 16
 """However long a step takes, it has room for this part of ``chunk_tokens``."""
 
+LONGER = 2
+"""Where many wait, a step may take so many times ``step_s``: what they wait for is room, and longer
+steps make more of it."""
+
+MANY, RUN_FOR_EACH = 8, 4
+"""Many wait: more than so many, and more than one for so many that run."""
+
 MAX_SCANNED = 256
 """Waiting requests that one step looks at."""
 
@@ -219,12 +226,15 @@ class Scheduler:
 
     def _budget(self, decode: IntArray) -> int:
         """Prompt tokens of the next step. Where a streamed request decodes, as many as a step of
-        ``step_s`` holds, so that its reader does not wait; but never so few that prompts starve."""
+        ``step_s`` holds, so that its reader does not wait, or ``LONGER`` where many wait; but never
+        so few that prompts starve."""
         config = self.config
         most = config.chunk_tokens or config.context_length
         if not config.step_s or not self.slots.streamed[decode].any():
             return most
-        within = self.times.prompt_tokens_within(len(decode), config.step_s)
+        many_wait = self.num_waiting > max(MANY, self.num_running / RUN_FOR_EACH)
+        bound_s = config.step_s * (LONGER if many_wait else 1)
+        within = self.times.prompt_tokens_within(len(decode), bound_s)
         return most if within is None else min(most, max(within, most // STARVED))
 
     # Decode rows

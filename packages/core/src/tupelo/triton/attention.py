@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from tupelo.backend.attention import AttentionBackend
+from tupelo.backend.graphs.cut import Begun
 from tupelo.backend.kv_pool import KVPool
 from tupelo.backend.runtime import Runtime
 from tupelo.backend.step import StepInputs
@@ -114,6 +115,19 @@ class TritonAttention(AttentionBackend):
             sizes = self._tuning.extend(kind.head_dim, q.element_size())
             extend_attention(q, k_cache, v_cache, out, kind, plan, sizes)
         return out
+
+    def begin(self, q: Tensor, spec: int, layer: int, kv: KVPool, plan: TritonPlan) -> Tensor:
+        """``attend`` for decode rows alone; ``finish`` attends the others."""
+        out = torch.empty(q.shape, dtype=q.dtype, device=q.device)
+        self.attend_decode(q, out, spec, layer, kv, plan, self.splits(self._specs[spec], plan))
+        return out
+
+    def finish(self, begun: Begun, spec: int, layer: int, kv: KVPool, plan: TritonPlan) -> None:
+        """Attend the rows that extend."""
+        if plan.num_tiles:
+            kind = self._specs[spec]
+            sizes = self._tuning.extend(kind.head_dim, begun.q.element_size())
+            extend_attention(begun.q, *kv.buffers(layer), begun.out, kind, plan, sizes)
 
     def attend_decode(
         self,

@@ -25,6 +25,7 @@ from tupelo.backend import (
     Runtime,
     StepInputs,
 )
+from tupelo.backend.graphs.cut import Begun
 from tupelo.backend.trial import Trial
 from tupelo.errors import CapabilityError
 from tupelo.specs import AttentionSpec
@@ -142,21 +143,65 @@ class ChosenAttention(AttentionBackend):
         plan: Plan,
     ) -> Tensor:
         name, part = self._part(qkv.dtype, spec, layer, kv, plan)
-        if name in self.takes_heads or not self.portable:
+        if not self._takes_stored(name):
             return super().forward_qkv(qkv, positions, split, spec, layer, kv, plan)
-        heads = (split.num_heads, split.num_kv_heads, split.head_dim)
-        norms = (split.q_norm, split.k_norm, split.eps)
-        cache = (*kv.buffers(layer), part.slot_mapping[self._specs[spec].group])
         more = {} if split.sinks is None else {"sinks": split.sinks}
+        mapping = part.slot_mapping[self._specs[spec].group]
         if not getattr(part, "fresh", False):
-            q = self._store(qkv, positions, split.cos_sin, *norms, *heads, *cache)
+            q = self._stored(qkv, positions, split, kv.buffers(layer), mapping)
             out: Tensor = self.built[name].attend(q, spec, layer, kv, part, **more)
             return out
-        k = qkv.new_empty((len(qkv), *heads[1:]))
-        v = qkv.view(len(qkv), -1, heads[2])[:, heads[0] + heads[1] :]
-        q = self._store(qkv, positions, split.cos_sin, *norms, *heads, *cache, k)
+        k, v = _new_kv(qkv, split)
+        q = self._stored(qkv, positions, split, kv.buffers(layer), mapping, k)
         fresh: Tensor = self.built[name].attend(q, spec, layer, kv, part, (k, v), **more)
         return fresh
+
+    def begin_qkv(
+        self,
+        qkv: Tensor,
+        positions: Tensor,
+        split: HeadSplit,
+        spec: int,
+        layer: int,
+        kv: KVPool,
+        plan: Plan,
+    ) -> Begun | None:
+        """As ``CutAttention.begin_qkv``, where the implementation has ``begin(q, spec, layer, kv,
+        plan)``, which returns ``out``, and ``finish(begun, spec, layer, kv, plan)``."""
+        name, part = self._part(qkv.dtype, spec, layer, kv, plan)
+        begin = getattr(self.built[name], "begin", None)
+        if begin is None or split.sinks is not None or not self._takes_stored(name):
+            return None
+        k, v = _new_kv(qkv, split)
+        mapping = part.slot_mapping[self._specs[spec].group]
+        q = self._stored(qkv, positions, split, kv.buffers(layer), mapping, k)
+        return Begun(q, k, v, begin(q, spec, layer, kv, part))
+
+    def finish_qkv(self, begun: Begun, spec: int, layer: int, kv: KVPool, plan: Plan) -> None:
+        """As ``CutAttention.finish_qkv``."""
+        name, part = self._part(begun.q.dtype, spec, layer, kv, plan)
+        self.built[name].finish(begun, spec, layer, kv, part)
+
+    def _takes_stored(self, name: str) -> bool:
+        """Whether an implementation attends what a portable kernel has split and stored."""
+        return self.portable and name not in self.takes_heads
+
+    def _stored(
+        self,
+        qkv: Tensor,
+        positions: Tensor,
+        split: HeadSplit,
+        buffers: tuple[Tensor, Tensor],
+        mapping: Tensor,
+        *k_out: Tensor,
+    ) -> Tensor:
+        """q of a packed product, whose k and v are stored."""
+        norms = (split.q_norm, split.k_norm, split.eps)
+        heads = (split.num_heads, split.num_kv_heads, split.head_dim)
+        q: Tensor = self._store(
+            qkv, positions, split.cos_sin, *norms, *heads, *buffers, mapping, *k_out
+        )
+        return q
 
     def _part(
         self, dtype: torch.dtype, spec: int, layer: int, kv: KVPool, plan: Plan
@@ -165,7 +210,7 @@ class ChosenAttention(AttentionBackend):
         name = self._chosen.get(spec)
         if name is None:
             name = self._choose(spec, dtype, layer, kv)
-            if name not in self.takes_heads and self.portable:
+            if self._takes_stored(name):
                 from tupelo.triton.rope import norm_rope_qkv_store
 
                 self._store = norm_rope_qkv_store
@@ -272,6 +317,13 @@ class ChosenAttention(AttentionBackend):
             self.built[name] = make(
                 self._specs, self._page_size, self._max_pages, self._runtime, self._in_place
             )
+
+
+def _new_kv(qkv: Tensor, split: HeadSplit) -> tuple[Tensor, Tensor]:
+    """k of a packed product's tokens, to be filled, and their v, which lies in it."""
+    rows, dim = len(qkv), split.head_dim
+    k = qkv.new_empty((rows, split.num_kv_heads, dim))
+    return k, qkv.view(rows, -1, dim)[:, split.num_heads + split.num_kv_heads :]
 
 
 def features(spec: AttentionSpec) -> frozenset[str]:

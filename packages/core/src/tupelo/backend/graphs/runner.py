@@ -42,8 +42,8 @@ from tupelo.backend.graphs.buckets import (
 from tupelo.backend.graphs.capture import Capture, Graph
 from tupelo.backend.graphs.pieces import (
     CannotCutError,
-    Outs,
     Pieces,
+    StepMemory,
     agree,
     capture_pieces,
     rows_of,
@@ -59,6 +59,8 @@ PROMPT_SIZES = (1, 3, 16, 17, 64, 200, 1024)
 """Prompt lengths that warm-up runs, below the largest step: each kernel's variants by size."""
 
 FULL_SIZES = (2048, 4096)
+TRIED_ROWS = 3
+"""Decode rows of the step that captured prompt steps are compared with."""
 
 
 @dataclass(slots=True)
@@ -147,14 +149,13 @@ class GraphRunner(EagerRunner):
         that."""
         parts, began = self._parts, time.perf_counter()
         ladder = token_ladder(self._prompt_limit() + parts.num_slots)
-        device = parts.runtime.device
-        ids, positions = torch.zeros((2, ladder[-1]), dtype=torch.int64, device=device)
-        outs: Outs = {}
+        memory: StepMemory | None = None
         for count in reversed(ladder):
             try:
                 with parts.runtime.stream():
                     inputs = self._idle_prompt(count)
-                    pieces = capture_pieces(capture, parts, inputs, ids, positions, outs)
+                    memory = memory or StepMemory(count, parts.num_slots, inputs)
+                    pieces = capture_pieces(capture, parts, inputs, memory)
                     right = count not in (ladder[0], ladder[-1]) or self._as_eager(pieces)
             except CannotCutError:
                 return
@@ -173,10 +174,12 @@ class GraphRunner(EagerRunner):
         logger.info("captured prompt steps up to %d tokens in %.1f s", ladder[-1], seconds)
 
     def _idle_prompt(self, count: int) -> StepInputs:
-        """Inputs of a step that computes ``count`` tokens and stores nothing."""
-        counts = rows_of(count, self._prompt_limit())
+        """Inputs of a step that computes ``count`` tokens, those of some decode rows first, and
+        stores nothing."""
+        decoding = min(TRIED_ROWS, count - 1, self._parts.num_slots)
+        counts = [*(1,) * decoding, *rows_of(count - decoding, self._prompt_limit())]
         batch = idle_batch(counts, self._scratch_slot, len(self._tables), Bucket())
-        batch.num_decode_rows = 0
+        batch.num_decode_rows = decoding
         batch.input_ids = np.arange(1, count + 1, dtype=np.int32) % 97
         return self._stage(batch)[0]
 
@@ -190,7 +193,7 @@ class GraphRunner(EagerRunner):
 
     def _hidden(self, inputs: StepInputs, plan: Plan) -> Tensor:
         count = at_least(self._token_ladder, len(inputs.input_ids))
-        if count is None:
+        if count is None or not self._pieces[count].suits(inputs.host):
             return super()._hidden(inputs, plan)
         self.num_cut += 1
         return self._pieces[count].run(inputs, self._parts.attention, self._parts.kv, plan)
