@@ -101,7 +101,7 @@ def trace(name: str, config: dict[str, Any], world_size: int) -> None:
     dummy_weights(model, 0, device=runtime.device)
     table = OpTable(OPS, KERNELS)
     model.bind(table)
-    attention = PallasAttention(attend, model.attention_specs, PAGE_SIZE, MAX_PAGES, runtime)
+    attention = PallasAttention(attend, model.attention_specs, PAGE_SIZE, MAX_PAGES, runtime, False)
     sizes = [NUM_PAGES] * len(model.kv_specs)
     runner = XlaRunner(
         RunnerParts(

@@ -9,7 +9,7 @@ from functools import partial
 
 import torch
 from torch import Tensor
-from tupelo_tpu.attention import PallasAttention, XlaAttention
+from tupelo_tpu.attention import PallasAttention
 from tupelo_tpu.kernels import KERNELS
 from tupelo_tpu.kv_pool import XlaKVPool
 from tupelo_tpu.pallas_shape import Shape
@@ -17,7 +17,7 @@ from tupelo_tpu.programs import Fn
 from tupelo_tpu.runner import XlaRunner
 from tupelo_tpu.sampler import XlaSampler
 
-from tupelo.backend import Backend, Capabilities, GraphGrade
+from tupelo.backend import Backend, Capabilities, GraphGrade, ReferenceAttention
 
 
 def _sizes(tensors: Sequence[Tensor]) -> list[Hashable]:
@@ -94,7 +94,7 @@ def stand_in(*, pallas: bool, calls: list[Shape] | None = None) -> Backend:
         kernels=KERNELS,
         attention=partial(PallasAttention, partial(torch_kernel, heard))
         if pallas
-        else XlaAttention,
+        else ReferenceAttention,
         kv_pool=XlaKVPool,
         sampler=XlaSampler,
         runner=XlaRunner,

@@ -11,7 +11,7 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from tupelo.backend.kv_pool import KVPool
+from tupelo.backend.kv_pool import Buffers, KVPool
 from tupelo.backend.ragged import attend_ragged
 from tupelo.backend.runtime import Runtime
 from tupelo.backend.step import StepInputs
@@ -265,27 +265,44 @@ class ReferenceAttention(AttentionBackend):
         sinks: Tensor | None = None,
     ) -> Tensor:
         kind = self._specs[spec]
-        k_pool, v_pool = (t.flatten(0, 1) for t in kv.buffers(layer))
-        scratch = k_pool.shape[0] - 1
-        store = torch.where(plan.store[kind.group] < 0, scratch, plan.store[kind.group])
-        k_pool = self._write(k_pool, store, k)
-        if kind.value_dim is None:
-            v_pool = self._write(v_pool, store, v)
-        else:
-            v_pool = k_pool[..., : kind.value_dim]
-        if not self._in_place:
-            shape = kv.buffers(layer)[0].shape
-            kv.replace(layer, (k_pool.view(shape), v_pool.view(*shape[:-1], -1)))
+        k_pool, v_pool = self.store(k, v, kind, layer, kv, plan)
+        keys = k_pool.view(-1, kind.num_kv_heads, kind.head_dim)
+        values = v_pool.reshape(len(keys), kind.num_kv_heads, -1)
         gather = plan.gather[kind.group]
         slices = [
-            self._attend(q[s], k_pool, v_pool, gather[s], plan.distance[s], kind, sinks)
+            self._attend(q[s], keys, values, gather[s], plan.distance[s], kind, sinks)
             for s in _slices(q.shape[0], self.slice_tokens)
         ]
         return torch.cat(slices) if slices else q[..., : kind.value_dim]
 
-    def _write(self, pool: Tensor, store: Tensor, new: Tensor) -> Tensor:
-        new = new.to(pool.dtype)
-        return pool.index_copy_(0, store, new) if self._in_place else pool.index_copy(0, store, new)
+    def store(
+        self, k: Tensor, v: Tensor, kind: AttentionSpec, layer: int, kv: KVPool, plan: Any
+    ) -> Buffers:
+        """Put the K/V of new tokens into the pool, or give it a successor that holds them.
+
+        Args:
+            kv: whose pages hold tokens first, then heads and their elements, on whatever axes.
+            plan: whose ``store`` says for each page group where tokens go, -1 for padding.
+
+        Returns:
+            The layer's buffers, with them.
+        """
+        mapping, old = plan.store[kind.group], kv.buffers(layer)
+        scratch = old[0].shape[0] * old[0].shape[1] - 1
+        place = torch.where(mapping < 0, scratch, mapping)
+        held = old[:1] if kind.value_dim is not None else old  # values are in the keys
+        made = [self._write(t, place, new) for t, new in zip(held, (k, v), strict=False)]
+        if not self._in_place:
+            kv.replace(layer, (made[0], made[-1][..., : kind.value_dim]))
+        return kv.buffers(layer)
+
+    def _write(self, pool: Tensor, place: Tensor, new: Tensor) -> Tensor:
+        rows = new.to(pool.dtype).reshape(len(new), *pool.shape[2:])
+        flat = pool.flatten(0, 1)
+        if self._in_place:
+            flat.index_copy_(0, place, rows)
+            return pool
+        return flat.index_copy(0, place, rows).view(pool.shape)
 
     def _attend(
         self,
