@@ -4,7 +4,7 @@ Randomness is a function of (seed, position): nothing is carried from step to st
 retraction and ranks cannot disagree.
 """
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -66,30 +66,26 @@ class Sampler(Protocol):
         ...
 
 
-def uniform(
-    seeds: Tensor, positions: Tensor, shift: Callable[[Tensor, int], Tensor] | None = None
-) -> Tensor:
+def uniform(seeds: Tensor, positions: Tensor) -> Tensor:
     """One number in [0, 1) for each (seed, position).
 
     Args:
         seeds, positions: (n,) int64.
-        shift: the logical right shift of int64, where torch's own on a device is no shift.
 
     Returns:
         (n,) float32 with 24 random bits. Source of the mixing constants: Steele et al.,
         "SplitMix", 2014.
     """
-    right = shift or _shift
     x = seeds + positions * -7046029254386353131
-    x = (x ^ right(x, 30)) * -4658895280553007687
-    x = (x ^ right(x, 27)) * -7723592293110705685
-    x = x ^ right(x, 31)
-    return right(x, 40).to(torch.float32) * (1.0 / (1 << 24))
+    x = (x ^ _shift(x, 30)) * -4658895280553007687
+    x = (x ^ _shift(x, 27)) * -7723592293110705685
+    x = x ^ _shift(x, 31)
+    return _shift(x, 40).to(torch.float32) * (1.0 / (1 << 24))
 
 
 def _shift(x: Tensor, bits: int) -> Tensor:
-    """Logical right shift of int64."""
-    return (x >> bits) & ((1 << (64 - bits)) - 1)
+    """Logical right shift of int64. By its name, since some devices divide for ``>>``."""
+    return torch.bitwise_right_shift(x, bits) & ((1 << (64 - bits)) - 1)
 
 
 class TorchSampler(Sampler):
@@ -114,6 +110,7 @@ class TorchSampler(Sampler):
         self._bias_ids = torch.zeros((rows, 0), dtype=torch.int64, device=device)
         self._bias = torch.zeros((rows, 0), dtype=torch.float32, device=device)
         self._bias_until = torch.zeros((rows, 0), dtype=torch.int64, device=device)
+        self._num_biases = np.zeros(rows, np.int64)
         self._counts: Tensor | None = None
         self._in_prompt: Tensor | None = None
 
@@ -121,8 +118,9 @@ class TorchSampler(Sampler):
         p, slot = admission.params, admission.slot
         temperature = 0.0 if p.greedy else p.temperature
         floats = (temperature, p.top_p, p.min_p, p.frequency_penalty, p.presence_penalty)
-        self._put(self._floats, slot, np.array((*floats, p.repetition_penalty), np.float32))
-        self._put(self._longs, slot, np.array((admission.seed, p.top_k), np.int64))
+        numbers = (*floats, p.repetition_penalty), (admission.seed, p.top_k)
+        rows = np.array(numbers[0], np.float32), np.array(numbers[1], np.int64)
+        self._floats, self._longs = self._put(slot, (self._floats, self._longs), rows)
         self._admit_bias(admission)
         if p.penalised:
             self._admit_counts(admission)
@@ -153,47 +151,57 @@ class TorchSampler(Sampler):
         assert self._counts is not None
         self._counts.index_put_((slots, ids), torch.ones_like(ids, dtype=torch.int32), True)
 
-    def _put(self, table: Tensor, slot: int, row: np.ndarray) -> None:
-        table[slot, : len(row)] = self._runtime.to_device(row)
+    def _put(
+        self, slot: int, tables: Sequence[Tensor], rows: Sequence[np.ndarray]
+    ) -> Sequence[Tensor]:
+        """The tables with the slot's row of each replaced: these, or successors."""
+        for table, row in zip(tables, rows, strict=True):
+            table[slot] = self._runtime.to_device(row)
+        return tables
 
     def _admit_bias(self, admission: Admission) -> None:
         """Biases hold for ever; suppressed stop ids until ``min_new_tokens`` are there."""
-        p = admission.params
+        p, slot = admission.params, admission.slot
         first_free = admission.num_prompt_tokens + p.min_new_tokens
         entries = [(token, bias, 2**62) for token, bias in p.logit_bias]
         if p.min_new_tokens:
             entries += [(token, NEGATIVE, first_free) for token in admission.stop_ids]
         assert len(entries) <= MAX_SLOT_BIAS
+        before, self._num_biases[slot] = self._num_biases[slot], len(entries)
+        if not entries and not before:
+            return
         missing = len(entries) - self._bias_ids.shape[1]
         if missing > 0:
             pad = (0, missing)
             self._bias_ids = torch.nn.functional.pad(self._bias_ids, pad)
             self._bias = torch.nn.functional.pad(self._bias, pad)
             self._bias_until = torch.nn.functional.pad(self._bias_until, pad)
-        if not self._bias_ids.shape[1]:
-            return
-        self._bias_until[admission.slot] = 0
-        if entries:
-            ids, values, until = zip(*entries, strict=True)
-            self._put(self._bias_ids, admission.slot, np.array(ids, np.int64))
-            self._put(self._bias, admission.slot, np.array(values, np.float32))
-            self._put(self._bias_until, admission.slot, np.array(until, np.int64))
+        width = self._bias_ids.shape[1]
+        rows = [np.zeros(width, dtype) for dtype in (np.int64, np.float32, np.int64)]
+        for row, values in zip(rows, zip(*entries, strict=True), strict=False):
+            row[: len(entries)] = values
+        tables = (self._bias_ids, self._bias, self._bias_until)
+        self._bias_ids, self._bias, self._bias_until = self._put(slot, tables, rows)
 
     def _admit_counts(self, admission: Admission) -> None:
         shape = (self._floats.shape[0], self._vocab_size)
         if self._counts is None or self._in_prompt is None:
             self._counts = torch.zeros(shape, dtype=torch.int32, device=self._floats.device)
             self._in_prompt = torch.zeros(shape, dtype=torch.bool, device=self._floats.device)
-        ids = admission.input_ids
-        generated = np.bincount(ids[admission.num_prompt_tokens :], minlength=self._vocab_size)
-        prompt = np.bincount(ids[: admission.num_prompt_tokens], minlength=self._vocab_size) > 0
-        self._counts[admission.slot] = self._runtime.to_device(generated.astype(np.int32))
-        self._in_prompt[admission.slot] = self._runtime.to_device(prompt)
+        ids, start = admission.input_ids, admission.num_prompt_tokens
+        generated = np.bincount(ids[start:], minlength=self._vocab_size).astype(np.int32)
+        prompt = np.bincount(ids[:start], minlength=self._vocab_size) > 0
+        tables = (self._counts, self._in_prompt)
+        self._counts, self._in_prompt = self._put(admission.slot, tables, (generated, prompt))
+
+    def _biases(self, slots: Tensor) -> Sequence[Tensor]:
+        """Ids, biases and where they end, (S, widest) each, 0 where a slot has fewer."""
+        return self._bias_ids[slots], self._bias[slots], self._bias_until[slots]
 
     def _add_bias(self, logits: Tensor, slots: Tensor, positions: Tensor) -> Tensor:
-        live = positions.unsqueeze(1) < self._bias_until[slots]
-        bias = torch.where(live, self._bias[slots], 0.0)
-        return logits.scatter_add(1, self._bias_ids[slots], bias)
+        ids, bias, until = self._biases(slots)
+        live = positions.unsqueeze(1) < until
+        return logits.scatter_add(1, ids, torch.where(live, bias, 0.0))
 
     def _penalise(self, logits: Tensor, slots: Tensor) -> Tensor:
         """Repetition (Keskar et al., 2019: divide positive, multiply negative), then OpenAI's
@@ -209,10 +217,6 @@ class TorchSampler(Sampler):
         logits = logits - row[:, _FREQUENCY, None] * counts
         return logits - row[:, _PRESENCE, None] * generated
 
-    def _uniform(self, seeds: Tensor, positions: Tensor) -> Tensor:
-        """The numbers that tokens are drawn with: ``uniform``, on every device the same."""
-        return uniform(seeds, positions)
-
     def _draw(self, logits: Tensor, greedy_ids: Tensor, slots: Tensor, positions: Tensor) -> Tensor:
         row, longs = self._floats[slots], self._longs[slots]
         temperature = row[:, _TEMPERATURE]
@@ -223,7 +227,7 @@ class TorchSampler(Sampler):
             longs[:, _TOP_K],
             row[:, _TOP_P],
             row[:, _MIN_P],
-            self._uniform(longs[:, _SEED], positions),
+            uniform(longs[:, _SEED], positions),
         )
         return torch.where(greedy, greedy_ids, drawn)
 
