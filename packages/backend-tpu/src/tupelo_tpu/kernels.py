@@ -15,9 +15,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tupelo.backend import Kernel, Tier
-from tupelo.ops import LinearWeight
+from tupelo.ops import LinearWeight, sampling
 from tupelo.ops.activation import ACTIVATIONS
-from tupelo.ops.moe import EXPERT_ACTIVATIONS
+from tupelo.ops.moe import EXPERT_ACTIVATIONS, choose_experts
 from tupelo.ops.sampling import NEGATIVE
 
 _SIGN = -(1 << 31)
@@ -49,19 +49,10 @@ def sample_top_k_top_p(
     logits: Tensor, top_k: Tensor, top_p: Tensor, min_p: Tensor, uniform: Tensor
 ) -> Tensor:
     """See ``tupelo.ops.sampling.sample_top_k_top_p``."""
-    size = logits.shape[1]
+    if not len(logits):
+        return torch.empty(0, dtype=torch.int64, device=logits.device)
     level = torch.where(logits == 0, torch.zeros_like(logits), logits)  # one zero
-    ordered, ids = torch.sort(level, dim=-1, descending=True, stable=True)
-    rank = torch.arange(size, device=logits.device).unsqueeze(0)
-    limit = torch.where(top_k < 1, torch.full_like(top_k, size), top_k).unsqueeze(1)
-    likely = torch.softmax(ordered.masked_fill(rank >= limit, NEGATIVE), dim=-1)
-    before = likely.cumsum(-1) - likely
-    keep = (before < top_p.unsqueeze(1)) & (likely >= min_p.unsqueeze(1) * likely[:, :1])
-    keep = keep | (rank == 0)
-    mass = torch.where(keep, likely, torch.zeros_like(likely)).cumsum(-1)
-    passed = (mass <= uniform.unsqueeze(1) * mass[:, -1:]).sum(-1, keepdim=True)
-    place = torch.minimum(passed, keep.sum(-1, keepdim=True) - 1)
-    return torch.where(rank == place, ids, torch.zeros_like(ids)).sum(-1)
+    return sampling.sample_top_k_top_p(level, top_k, top_p, min_p, uniform)
 
 
 def moe_route(
@@ -76,15 +67,9 @@ def moe_route(
     scale: float = 1.0,
 ) -> tuple[Tensor, Tensor]:
     """See ``tupelo.ops.moe.moe_route``; scores are picked by products with ones and zeros."""
-    wide = logits.float()
-    scores = torch.softmax(wide, dim=-1) if scoring == "softmax" else torch.sigmoid(wide)
-    choice = scores if bias is None else scores + bias
-    if top_groups < num_groups:
-        groups = choice.view(len(choice), num_groups, choice.shape[1] // num_groups)
-        best = groups.topk(group_top, dim=-1).values.sum(-1).topk(top_groups, dim=-1).indices
-        is_open = F.one_hot(best, num_groups).sum(1).bool()
-        choice = groups.masked_fill(~is_open.unsqueeze(-1), float("-inf")).flatten(1)
-    experts = choice.topk(top_k, dim=-1).indices
+    scores, experts = choose_experts(
+        logits, top_k, scoring, bias, num_groups, top_groups, group_top
+    )
     picked = F.one_hot(experts, scores.shape[1]).to(scores.dtype)
     weights = (picked * scores.unsqueeze(1)).sum(-1)
     if renormalize:

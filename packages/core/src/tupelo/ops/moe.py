@@ -46,19 +46,39 @@ def moe_route(
     Returns:
         weights (num_tokens, top_k) float32 and expert ids (num_tokens, top_k) int64.
     """
-    wide = logits.float()
-    scores = torch.softmax(wide, dim=-1) if scoring == "softmax" else torch.sigmoid(wide)
-    choice = scores if bias is None else scores + bias
-    if top_groups < num_groups:
-        groups = choice.view(*choice.shape[:-1], num_groups, -1)
-        best = groups.topk(group_top, dim=-1).values.sum(-1).topk(top_groups, dim=-1).indices
-        closed = torch.ones_like(groups[..., 0], dtype=torch.bool).scatter(-1, best, False)
-        choice = groups.masked_fill(closed.unsqueeze(-1), float("-inf")).flatten(-2)
-    experts = choice.topk(top_k, dim=-1).indices
+    scores, experts = choose_experts(
+        logits, top_k, scoring, bias, num_groups, top_groups, group_top
+    )
     weights = scores.gather(-1, experts)
     if renormalize:
         weights = weights / weights.sum(-1, keepdim=True)
     return weights * scale, experts
+
+
+def choose_experts(
+    logits: Tensor,
+    top_k: int,
+    scoring: str,
+    bias: Tensor | None,
+    num_groups: int,
+    top_groups: int,
+    group_top: int,
+) -> tuple[Tensor, Tensor]:
+    """The first half of ``moe_route``, with its arguments.
+
+    Returns:
+        scores (num_tokens, num_experts) float32 and expert ids (num_tokens, top_k) int64.
+    """
+    wide = logits.float()
+    scores = torch.softmax(wide, dim=-1) if scoring == "softmax" else torch.sigmoid(wide)
+    choice = scores if bias is None else scores + bias
+    if top_groups < num_groups:
+        groups = choice.unflatten(-1, (num_groups, choice.shape[-1] // num_groups))
+        best = groups.topk(group_top, dim=-1).values.sum(-1).topk(top_groups, dim=-1).indices
+        every = torch.arange(num_groups, device=best.device)
+        is_open = (best.unsqueeze(-1) == every).any(-2)
+        choice = groups.masked_fill(~is_open.unsqueeze(-1), float("-inf")).flatten(-2)
+    return scores, choice.topk(top_k, dim=-1).indices
 
 
 def swiglu_clamped(x: Tensor) -> Tensor:
