@@ -51,20 +51,20 @@ class WindowOneSided(ReferenceAttention):
 class FirstForMean(EagerRunner):
     """Pools the first token of an output instead of the mean of all."""
 
-    def _pool(self, forward: Any, batch: Any) -> Any:
+    def sample(self, forward: Any, batch: Any, mask: Any = None) -> Any:
         groups = []
         for group in batch.pooled:
             first = np.cumsum(group.lengths) - group.lengths
             groups.append(replace(group, tokens=group.tokens[first], lengths=group.lengths * 0 + 1))
-        return super()._pool(forward, replace(batch, pooled=tuple(groups)))
+        return super().sample(forward, replace(batch, pooled=tuple(groups)), mask)
 
 
 class OneHead(EagerRunner):
     """Every group goes through the usual head."""
 
-    def _pool(self, forward: Any, batch: Any) -> Any:
+    def sample(self, forward: Any, batch: Any, mask: Any = None) -> Any:
         groups = tuple(replace(group, head="") for group in batch.pooled)
-        return super()._pool(forward, replace(batch, pooled=groups))
+        return super().sample(forward, replace(batch, pooled=groups), mask)
 
 
 class SegmentsDropped(EagerRunner):

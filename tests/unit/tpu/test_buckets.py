@@ -1,10 +1,13 @@
 """The closed set of sizes, and a step as one packed array."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
-from tupelo_tpu.buckets import MORE_CHANGES, Buckets, StepLayout, at_least, ladder
+from tupelo_tpu.buckets import MORE_CHANGES, Buckets, at_least, excess, ladder, step_layout
 
+from tupelo.backend.packing import StepLayout
 from tupelo.batch import Batch, Bucket, PageDelta
 
 
@@ -54,13 +57,16 @@ def batch() -> Batch:
         ),
         logits_rows=np.array([0, 3], np.int32),
         sample_rows=np.array([0, 1], np.int32),
+        bucket=Bucket(16, 8),
     )
+
+
+def _layout(batch: Batch) -> StepLayout:
+    return step_layout(batch, page_size=4, scratch_slot=6, max_pages=50)
 
 
 def test_packing_pads_and_splitting_finds_it_again(batch: Batch) -> None:
-    layout = StepLayout(
-        bucket=Bucket(16, 8), num_groups=2, page_size=4, scratch_slot=6, max_pages=50
-    )
+    layout = _layout(batch)
     fields = layout.split(torch.from_numpy(layout.pack(batch)))
     assert fields["input_ids"].tolist() == [-1, 5, 6, 7] + [0] * 12
     assert fields["token_rows"].tolist() == [0, 1, 1, 1] + [7] * 12
@@ -69,34 +75,32 @@ def test_packing_pads_and_splitting_finds_it_again(batch: Batch) -> None:
     assert fields["slot_mapping_0"].tolist() == [40, 16, 17, 18] + [-1] * 12
     assert fields["sample_slots"].tolist() == [4, 2] + [6] * 6
     assert fields["sample_positions"].tolist()[:2] == [9, 3]
-    assert layout.num_deltas == 12
+    assert layout.changes == (12, 12)
     assert fields["delta_where_0"].tolist() == [2 * 50 + i for i in range(12)]
     assert fields["delta_where_1"].tolist() == [7 * 50 - 1] * 12, "padding is the scratch slot's"
 
 
 def test_changes_that_do_not_fit_are_named_in_slices(batch: Batch) -> None:
-    layout = StepLayout(
-        bucket=Bucket(16, 8), num_groups=2, page_size=4, scratch_slot=6, max_pages=50
-    )
-    starts = layout.excess(batch)
+    layout = _layout(batch)
+    starts = excess(layout, batch)
     assert starts == [(0, 12), (0, 12 + MORE_CHANGES), (0, 12 + 2 * MORE_CHANGES)]
-    seen = [layout.changes(batch.page_deltas[0], start, MORE_CHANGES) for _, start in starts]
+    seen = [layout.page_changes(batch.page_deltas[0], start, MORE_CHANGES) for _, start in starts]
     pages = np.concatenate([pages for _, pages in seen])
     assert pages[: 600 - 12].tolist() == list(range(13, 601))
     assert len({len(where) for where, _ in seen}) == 1, "every slice has one size"
 
 
 def test_token_types_are_sent_only_where_there_are_some(batch: Batch) -> None:
-    plain = StepLayout(bucket=Bucket(16, 8), num_groups=2, page_size=4, scratch_slot=6, max_pages=9)
-    assert "token_types" not in plain.sizes()
-    typed = StepLayout(
-        bucket=Bucket(16, 8),
-        num_groups=2,
-        page_size=4,
-        scratch_slot=6,
-        max_pages=9,
-        has_types=True,
-    )
+    assert "token_types" not in _layout(batch).sizes()
     batch.token_types = np.array([0, 1, 1, 0], np.int32)
+    typed = _layout(batch)
     fields = typed.split(torch.from_numpy(typed.pack(batch)))
     assert fields["token_types"].tolist() == [0, 1, 1, 0] + [0] * 12
+
+
+def test_without_a_bucket_a_step_is_packed_as_it_is(batch: Batch) -> None:
+    layout = StepLayout.of(replace(batch, bucket=Bucket()), scratch_slot=6, max_pages=50)
+    fields = layout.split(torch.from_numpy(layout.pack(batch)))
+    assert [len(fields[n]) for n in ("input_ids", "slots", "logits_rows")] == [4, 2, 2]
+    assert len(fields["delta_where_0"]) == 600
+    assert len(fields["delta_where_1"]) == 0

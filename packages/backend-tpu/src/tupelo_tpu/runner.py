@@ -18,12 +18,14 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from tupelo.backend import Mapped, Runner, RunnerParts, StepInputs, Ticket
+from tupelo.backend import Runner, RunnerParts, Sampled, Ticket
 from tupelo.backend.graphs.buckets import idle_batch
-from tupelo.batch import LAST_TOKEN, Admission, Batch, Bucket, Feature, StepResult
+from tupelo.backend.packing import StepLayout
+from tupelo.backend.results import fetch, sampled_parts
+from tupelo.batch import Admission, Batch, Bucket, Feature, StepResult
 from tupelo.request import MAX_TOP_LOGPROBS, SamplingParams
-from tupelo_tpu.buckets import MORE_CHANGES, Buckets, StepLayout
-from tupelo_tpu.extras import WANTED_WIDTHS, Extras, read_extras
+from tupelo_tpu.buckets import MORE_CHANGES, Buckets, excess, step_layout
+from tupelo_tpu.extras import WANTED_WIDTHS, XlaExtras
 from tupelo_tpu.kv_pool import XlaKVPool
 from tupelo_tpu.programs import Programs
 from tupelo_tpu.sampler import BIAS_WIDTHS, XlaSampler
@@ -62,7 +64,7 @@ class XlaRunner(Runner):
         assert isinstance(parts.sampler, XlaSampler)
         self._parts, self._kv, self._sampler = parts, parts.kv, parts.sampler
         self._programs = Programs()
-        self._extras = Extras(parts, self._programs)
+        self._extras = XlaExtras(parts, self._programs)
         self._buckets = Buckets.of(parts.num_slots, parts.max_tokens or USUAL_TOKENS)
         rows, zeros = parts.num_slots + 1, parts.runtime.zeros
         self._last_tokens = zeros((rows,), torch.int64)
@@ -88,23 +90,16 @@ class XlaRunner(Runner):
         parts = self._parts
         for admission in batch.admissions:
             parts.sampler.admit(admission)
-        bucket = batch.bucket
-        if bucket == Bucket():
-            bucket = self.bucket(batch.num_tokens, batch.num_rows)
-        layout = StepLayout(
-            bucket=bucket,
-            num_groups=parts.num_groups,
-            page_size=parts.kv.page_size,
-            scratch_slot=parts.num_slots,
-            max_pages=parts.max_pages,
-            has_types=len(batch.token_types) > 0,
-        )
-        for group, start in layout.excess(batch):
-            self._turn_pages(group, *layout.changes(batch.page_deltas[group], start, MORE_CHANGES))
+        if batch.bucket == Bucket():
+            batch = replace(batch, bucket=self.bucket(batch.num_tokens, batch.num_rows))
+        layout = step_layout(batch, parts.kv.page_size, parts.num_slots, parts.max_pages)
+        for group, start in excess(layout, batch):
+            delta = batch.page_deltas[group]
+            self._turn_pages(group, *layout.page_changes(delta, start, MORE_CHANGES))
         state = [*self._tables, *self._kv.state()]
         args = [parts.runtime.to_device(layout.pack(batch)), self._last_tokens, *state]
         hidden, logits, slots, positions, *state = self._programs.run(
-            ("forward", bucket, layout.has_types),
+            ("forward", batch.bucket, layout.has_types),
             lambda packed, last, *_: self._compute(layout, batch, packed, last),
             args,
             donated=range(2, len(args)),
@@ -116,16 +111,9 @@ class XlaRunner(Runner):
     def _sample(
         self, forward: XlaForward, batch: Batch, mask: npt.NDArray[Any] | None
     ) -> Ticket[StepResult]:
-        names, tensors = self._choose(forward, batch, mask)
+        sampled = self._choose(forward, batch, mask)
         extras = self._extras.launch(forward.hidden, batch)
-
-        def read(arrays: list[npt.NDArray[Any]]) -> StepResult:
-            sampled = dict(zip(names, arrays, strict=False))
-            more = read_extras(extras, arrays[len(names) :], batch)
-            return StepResult(**_sampled_result(sampled, batch), **more)
-
-        sent = [*tensors, *(tensor for part in extras for tensor in part)]
-        return Mapped(self._parts.runtime.to_host(sent), read)
+        return fetch(self._parts.runtime, [*sampled_parts(sampled, batch), *extras])
 
     # The two programs of a step
 
@@ -133,41 +121,21 @@ class XlaRunner(Runner):
         self, layout: StepLayout, batch: Batch, packed: Tensor, last_tokens: Tensor
     ) -> list[Tensor]:
         """What ``forward`` launches, over the tables and K/V as they are."""
-        parts, groups = self._parts, range(layout.num_groups)
-        fields = layout.split(packed)
-        wide = {name: field.long() for name, field in fields.items() if "delta" not in name}
-        tables = tuple(
-            _written(table, wide_where.long(), pages)
-            for table, wide_where, pages in zip(
-                self._tables,
-                (fields[f"delta_where_{g}"] for g in groups),
-                (fields[f"delta_pages_{g}"] for g in groups),
-                strict=True,
-            )
-        )
-        given, rows, slots = wide["input_ids"], wide["token_rows"], wide["slots"]
-        inputs = StepInputs(
-            host=batch if batch.bucket == layout.bucket else replace(batch, bucket=layout.bucket),
-            input_ids=torch.where(given == LAST_TOKEN, last_tokens[slots[rows]], given),
-            positions=wide["positions"],
-            cu_seqlens_q=fields["cu_seqlens_q"],
-            seq_lens=fields["seq_lens"],
-            slots=slots,
-            token_rows=rows,
-            slot_mapping=tuple(wide[f"slot_mapping_{g}"] for g in groups),
-            page_tables=tables,
-            token_types=wide.get("token_types"),
-        )
+        parts, fields = self._parts, layout.split(packed)
+        tables = [
+            _written(table, fields[f"delta_where_{g}"].long(), fields[f"delta_pages_{g}"])
+            for g, table in enumerate(self._tables)
+        ]
+        inputs = layout.inputs(fields, batch, last_tokens, tables)
         plan = parts.attention.plan(inputs)
         hidden = parts.model.forward(inputs, parts.attention, parts.kv, plan)
-        logits = parts.model.logits(hidden[wide["logits_rows"]])
-        sampling = (wide["sample_slots"], wide["sample_positions"])
-        return [hidden, logits, *sampling, *tables, *self._kv.state()]
+        sampling = ("logits_rows", "sample_slots", "sample_positions")
+        rows, slots, positions = (fields[name].long() for name in sampling)
+        logits = parts.model.logits(hidden[rows])
+        return [hidden, logits, slots, positions, *tables, *self._kv.state()]
 
-    def _choose(
-        self, forward: XlaForward, batch: Batch, mask: npt.NDArray[Any] | None
-    ) -> tuple[Sequence[str], list[Tensor]]:
-        """Launch sampling; the names of what arrives, and the tensors."""
+    def _choose(self, forward: XlaForward, batch: Batch, mask: npt.NDArray[Any] | None) -> Sampled:
+        """Launch sampling."""
         rows, vocab_size = forward.logits.shape
         features = PLAIN if not batch.features else DRAWN if batch.features == DRAWN else ALL
         features = features if mask is None else ALL
@@ -198,10 +166,7 @@ class XlaRunner(Runner):
         self._last_tokens, *got = self._programs.run(key, run, args, donated)
         if features == ALL:
             self._sampler.counts = got.pop()
-        if Feature.LOGPROBS not in batch.features:
-            return ("token_ids",), got[:1]
-        count = 4 if batch.top_logprobs else 2
-        return ("token_ids", "logprobs", "top_ids", "top_logprobs")[:count], got[:count]
+        return Sampled(*got)
 
     def _allowed(self, rows: int, vocab_size: int, mask: npt.NDArray[Any] | None) -> Tensor:
         """A mask for every row; one that forbids nothing is kept on the device."""
@@ -281,11 +246,3 @@ class XlaRunner(Runner):
 def _written(table: Tensor, where: Tensor, pages: Tensor) -> Tensor:
     """A page table with changes at places of its flat form."""
     return table.flatten().index_copy(0, where, pages).view(table.shape)
-
-
-def _sampled_result(arrays: dict[str, npt.NDArray[Any]], batch: Batch) -> dict[str, Any]:
-    cut = {name: array[: batch.num_samples] for name, array in arrays.items()}
-    for name in ("top_ids", "top_logprobs"):
-        if name in cut:
-            cut[name] = cut[name][:, : batch.top_logprobs]
-    return {n: a.astype(np.int32) if a.dtype == np.int64 else a for n, a in cut.items()}

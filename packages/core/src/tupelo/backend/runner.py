@@ -5,7 +5,7 @@ and the ring of staging buffers. A step is two launches, ``forward`` then ``samp
 host can finish the step before between them.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -16,14 +16,12 @@ from torch import Tensor
 
 from tupelo.backend.attention import AttentionBackend, Plan
 from tupelo.backend.kv_pool import KVPool
-from tupelo.backend.runtime import Mapped, Runtime, Ticket
-from tupelo.backend.sampler import Sampled, Sampler, score
+from tupelo.backend.packing import StepLayout
+from tupelo.backend.results import Extras, fetch, sampled_parts
+from tupelo.backend.runtime import Runtime, Ticket
+from tupelo.backend.sampler import Sampler
 from tupelo.backend.step import StepInputs
-from tupelo.batch import LAST_TOKEN, Batch, Bucket, Feature, StepResult
-
-SCORE_SLICE = 256
-"""Prompt positions whose logits exist at once while scoring: bounds memory at 256 x vocab_size
-floats."""
+from tupelo.batch import Batch, Bucket, Feature, StepResult
 
 
 class StepModel(Protocol):
@@ -110,6 +108,7 @@ class EagerRunner(Runner):
 
     def __init__(self, parts: RunnerParts) -> None:
         self._parts = parts
+        self._extras = Extras(parts)
         device = parts.runtime.device
         rows = parts.num_slots + 1
         self._scratch_slot = parts.num_slots
@@ -151,13 +150,8 @@ class EagerRunner(Runner):
                 forward.logits, forward.sample_slots, forward.sample_positions, batch, device_mask
             )
             self._last_tokens.index_copy_(0, forward.sample_slots, sampled.token_ids)
-            scores = self._score(forward, batch)
-            fields, tensors = _flatten(sampled, scores)
-            if len(batch.wanted_tokens):
-                fields.append("wanted_logprobs")
-                tensors.append(self._wanted(forward, batch))
-            arrived = parts.runtime.to_host(tensors + self._pool(forward, batch))
-        return Mapped(arrived, lambda arrays: _result(batch, fields, arrays))
+            extras = self._extras.launch(forward.hidden, batch)
+            return fetch(parts.runtime, [*sampled_parts(sampled, batch), *extras])
 
     def _hidden(self, inputs: StepInputs, plan: Plan) -> Tensor:
         """Hidden states (num_tokens, hidden_size) of a step: where a runner may have another way
@@ -171,147 +165,16 @@ class EagerRunner(Runner):
             The inputs, then for the sampling rows: token index, slot, position of the sampled
                 token.
         """
-        columns = _Columns(batch, self._scratch_slot, self._parts.max_pages)
-        packed = self._parts.runtime.to_device(columns.packed)
-        for table, delta in zip(self._tables, columns.deltas, strict=True):
-            if delta is not None:
-                table.view(-1).index_copy_(0, packed[delta[0]].long(), packed[delta[1]])
-        ids = packed[columns.input_ids].long()
-        rows = packed[columns.token_rows].long()
-        row_slots = packed[columns.slots].long()
-        ids = torch.where(ids == LAST_TOKEN, self._last_tokens[row_slots[rows]], ids)
-        inputs = StepInputs(
-            host=batch,
-            input_ids=ids,
-            positions=packed[columns.positions].long(),
-            cu_seqlens_q=packed[columns.cu_seqlens_q],
-            seq_lens=packed[columns.seq_lens],
-            slots=row_slots,
-            token_rows=rows,
-            slot_mapping=tuple(packed[m].long() for m in columns.slot_mapping),
-            page_tables=self._tables,
-            token_types=None if columns.token_types is None else packed[columns.token_types].long(),
-        )
-        sampling = (columns.logits_rows, columns.sample_slots, columns.sample_positions)
-        logits_rows, slots, positions = (packed[part].long() for part in sampling)
+        layout = StepLayout.of(batch, self._scratch_slot, self._parts.max_pages)
+        fields = layout.split(self._parts.runtime.to_device(layout.pack(batch)))
+        for group, table in enumerate(self._tables):
+            if layout.changes[group]:
+                where = fields[f"delta_where_{group}"].long()
+                table.view(-1).index_copy_(0, where, fields[f"delta_pages_{group}"])
+        inputs = layout.inputs(fields, batch, self._last_tokens, self._tables)
+        sampling = ("logits_rows", "sample_slots", "sample_positions")
+        logits_rows, slots, positions = (fields[name].long() for name in sampling)
         return inputs, logits_rows, slots, positions
-
-    def _pool(self, forward: Forward, batch: Batch) -> list[Tensor]:
-        """For each group of ``batch.pooled`` what its head makes, (num_outputs, n) float32."""
-        send, model = self._parts.runtime.to_device, self._parts.model
-        vectors = []
-        for group in batch.pooled:
-            states = forward.hidden[send(group.tokens.astype(np.int64))]
-            if len(group.lengths) != len(group.tokens):
-                lengths = send(group.lengths.astype(np.int64))
-                # A sum in order, one output at a time: it does not depend on the other outputs.
-                means = torch.segment_reduce(states.float(), "mean", lengths=lengths, unsafe=True)
-                states = means.to(states.dtype)
-            vectors.append(model.pool(states, group.head).float())
-        return vectors
-
-    def _score(self, forward: Forward, batch: Batch) -> Sampled | None:
-        """Log-probabilities of prompt tokens, in slices of the head."""
-        if not len(batch.score_tokens):
-            return None
-        runtime, model = self._parts.runtime, self._parts.model
-        rows, targets = (
-            torch.split(runtime.to_device(a.astype(np.int64)), SCORE_SLICE)
-            for a in (batch.score_tokens, batch.score_targets)
-        )
-        parts = [
-            score(model.logits(forward.hidden[r]), t, batch.score_top)
-            for r, t in zip(rows, targets, strict=True)
-        ]
-        columns = [[getattr(p, name) for p in parts] for name in _SAMPLED]
-        return Sampled(*(None if c[0] is None else torch.cat(c) for c in columns))  # type: ignore[arg-type]
-
-    def _wanted(self, forward: Forward, batch: Batch) -> Tensor:
-        """Log-probabilities of given ids, in slices of the head; (num_wanted, k) float32."""
-        runtime, model = self._parts.runtime, self._parts.model
-        rows, ids = (
-            torch.split(runtime.to_device(a.astype(np.int64)), SCORE_SLICE)
-            for a in (batch.wanted_tokens, batch.wanted_ids)
-        )
-        return torch.cat(
-            [
-                torch.log_softmax(model.logits(forward.hidden[r]).float(), dim=-1).gather(1, i)
-                for r, i in zip(rows, ids, strict=True)
-            ]
-        )
-
-
-class _Columns:
-    """The batch's integer arrays, padded to its bucket and packed into one, with the slices of
-    each."""
-
-    def __init__(self, batch: Batch, scratch_slot: int, max_pages: int) -> None:
-        pad_t = max(0, batch.bucket.tokens - batch.num_tokens)
-        pad_r = max(0, batch.bucket.rows - batch.num_rows)
-        pad_s = max(0, batch.bucket.rows - batch.num_samples) if batch.bucket.rows else 0
-        counts = np.diff(batch.cu_seqlens_q)
-        token_rows = np.repeat(np.arange(batch.num_rows, dtype=np.int32), counts)
-        last_row = batch.num_rows + pad_r - 1
-        self._arrays: list[npt.NDArray[Any]] = []
-        self._end = 0
-        self.input_ids = self._add(batch.input_ids, pad_t, 0)
-        self.positions = self._add(batch.positions, pad_t, 0)
-        self.token_rows = self._add(token_rows, pad_t, last_row)
-        self.slots = self._add(batch.slots, pad_r, scratch_slot)
-        self.seq_lens = self._add(batch.seq_lens, pad_r, 0)
-        self.cu_seqlens_q = self._add(batch.cu_seqlens_q, pad_r, batch.num_tokens)
-        self.logits_rows = self._add(batch.logits_rows, pad_s, 0)
-        self.sample_slots = self._add(batch.slots[batch.sample_rows], pad_s, scratch_slot)
-        self.sample_positions = self._add(batch.seq_lens[batch.sample_rows], pad_s, 0)
-        self.slot_mapping = [self._add(m, pad_t, -1) for m in batch.slot_mapping]
-        types = batch.token_types
-        self.token_types = self._add(types, pad_t, 0) if len(types) else None
-        self.deltas: list[tuple[slice, slice] | None] = []
-        for delta in batch.page_deltas:
-            if len(delta.pages):
-                where = delta.slots * np.int32(max_pages) + delta.indices
-                self.deltas.append((self._add(where, 0, 0), self._add(delta.pages, 0, 0)))
-            else:
-                self.deltas.append(None)
-        self.packed = np.concatenate(self._arrays)
-
-    def _add(self, array: npt.NDArray[Any], padding: int, value: int) -> slice:
-        self._arrays.append(array.astype(np.int32, copy=False))
-        if padding:
-            self._arrays.append(np.full(padding, value, np.int32))
-        start, self._end = self._end, self._end + len(array) + padding
-        return slice(start, self._end)
-
-
-_SAMPLED = ("token_ids", "logprobs", "top_ids", "top_logprobs")
-_SCORED = (None, "score_logprobs", "score_top_ids", "score_top_logprobs")
-
-
-def _flatten(sampled: Sampled, scores: Sampled | None) -> tuple[list[str], list[Tensor]]:
-    """The parts that exist, with the ``StepResult`` field of each."""
-    fields: list[str] = []
-    tensors: list[Tensor] = []
-    sources: Sequence[tuple[Sampled | None, Sequence[str | None]]] = (
-        (sampled, _SAMPLED),
-        (scores, _SCORED),
-    )
-    for source, targets in sources:
-        for name, target in zip(_SAMPLED, targets, strict=True):
-            value = None if source is None else getattr(source, name)
-            if target is not None and value is not None:
-                fields.append(target)
-                tensors.append(value)
-    return fields, tensors
-
-
-def _result(batch: Batch, fields: list[str], arrays: list[npt.NDArray[Any]]) -> StepResult:
-    values = dict(zip(fields, arrays, strict=False))
-    for name, array in values.items():
-        if name in _SAMPLED:
-            values[name] = array[: batch.num_samples]
-        if array.dtype == np.int64:
-            values[name] = values[name].astype(np.int32)
-    return StepResult(**values, pooled=tuple(arrays[len(fields) :]))
 
 
 RunnerFactory = Callable[[RunnerParts], Runner]
