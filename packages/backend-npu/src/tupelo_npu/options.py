@@ -3,7 +3,7 @@
 import os
 from dataclasses import dataclass
 
-from tupelo.errors import ConfigError
+from tupelo.config import choice
 
 ATTENTION = ("auto", "fused", "rows", "triton", "reference")
 HIDING = ("ASCEND_RT_VISIBLE_DEVICES", "ASCEND_VISIBLE_DEVICES")
@@ -33,10 +33,10 @@ def read_options() -> Options:
         ConfigError: a variable has a value that it cannot have.
     """
     return Options(
-        attention=_choice("TUPELO_NPU_ATTENTION", "auto", ATTENTION),
-        graphs=_choice("TUPELO_NPU_GRAPHS", "1", ("0", "1")) == "1",
-        vendor=_choice("TUPELO_NPU_VENDOR", "1", ("0", "1")) == "1",
-        triton=_choice("TUPELO_NPU_TRITON", "1", ("0", "1")) == "1",
+        attention=choice("TUPELO_NPU_ATTENTION", "auto", ATTENTION),
+        graphs=choice("TUPELO_NPU_GRAPHS", "1", ("0", "1")) == "1",
+        vendor=choice("TUPELO_NPU_VENDOR", "1", ("0", "1")) == "1",
+        triton=choice("TUPELO_NPU_TRITON", "1", ("0", "1")) == "1",
     )
 
 
@@ -48,10 +48,3 @@ def hidden_by() -> str:
 def cann_home() -> str:
     """Where CANN's ``set_env.sh`` says that it is; "" where that was not sourced."""
     return os.environ.get("ASCEND_TOOLKIT_HOME") or os.environ.get("ASCEND_HOME_PATH") or ""
-
-
-def _choice(name: str, default: str, allowed: tuple[str, ...]) -> str:
-    value = os.environ.get(name) or default
-    if value not in allowed:
-        raise ConfigError(f"{name}: got {value!r}; allowed: {', '.join(allowed)}")
-    return value

@@ -3,7 +3,7 @@
 import os
 from dataclasses import dataclass
 
-from tupelo.errors import ConfigError
+from tupelo.config import choice
 
 ATTENTION = ("auto", "aiter", "ck", "triton", "reference")
 
@@ -36,14 +36,14 @@ def read_options() -> Options:
     Raises:
         ConfigError: a variable has a value that it cannot have.
     """
-    graphs = _choice("TUPELO_ROCM_GRAPHS", "1", ("0", "1", "prompts"))
+    graphs = choice("TUPELO_ROCM_GRAPHS", "1", ("0", "1", "prompts"))
     return Options(
-        attention=_choice("TUPELO_ROCM_ATTENTION", "auto", ATTENTION),
+        attention=choice("TUPELO_ROCM_ATTENTION", "auto", ATTENTION),
         graphs=graphs != "0",
         prompt_graphs=graphs == "prompts",
-        prefix_groups=_choice("TUPELO_ROCM_PREFIX_GROUPS", "1", ("0", "1")) == "1",
-        measured_linear=_choice("TUPELO_ROCM_LINEAR", "auto", ("auto", "hipblas")) == "auto",
-        aiter=_choice("TUPELO_ROCM_AITER", "1", ("0", "1")) == "1",
+        prefix_groups=choice("TUPELO_ROCM_PREFIX_GROUPS", "1", ("0", "1")) == "1",
+        measured_linear=choice("TUPELO_ROCM_LINEAR", "auto", ("auto", "hipblas")) == "auto",
+        aiter=choice("TUPELO_ROCM_AITER", "1", ("0", "1")) == "1",
     )
 
 
@@ -51,10 +51,3 @@ def hidden_by() -> str:
     """The variable of ROCm's that hides every GPU; "" if none does."""
     names = ("HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "CUDA_VISIBLE_DEVICES")
     return next((name for name in names if os.environ.get(name) in ("", "-1")), "")
-
-
-def _choice(name: str, default: str, allowed: tuple[str, ...]) -> str:
-    value = os.environ.get(name) or default
-    if value not in allowed:
-        raise ConfigError(f"{name}: got {value!r}; allowed: {', '.join(allowed)}")
-    return value

@@ -3,7 +3,7 @@
 import os
 from dataclasses import dataclass
 
-from tupelo.errors import ConfigError
+from tupelo.config import choice
 
 ATTENTION = ("auto", "pallas", "xla")
 DEVICES = ("TPU", "CPU")
@@ -33,19 +33,12 @@ def read_options() -> Options:
         ConfigError: a variable has a value that it cannot have.
     """
     return Options(
-        device=_choice("PJRT_DEVICE", "", DEVICES),
-        route=_choice("TUPELO_TPU_ROUTE", "torch-xla", ROUTES),
-        attention=_choice("TUPELO_TPU_ATTENTION", "auto", ATTENTION),
+        device=choice("PJRT_DEVICE", "", DEVICES),
+        route=choice("TUPELO_TPU_ROUTE", "torch-xla", ROUTES),
+        attention=choice("TUPELO_TPU_ATTENTION", "auto", ATTENTION),
     )
 
 
 def name_device(device: str) -> None:
     """Tell XLA which of its devices to open, where the environment has not."""
     os.environ.setdefault("PJRT_DEVICE", device)
-
-
-def _choice(name: str, default: str, allowed: tuple[str, ...]) -> str:
-    value = os.environ.get(name) or default
-    if value != default and value not in allowed:
-        raise ConfigError(f"{name}: got {value!r}; allowed: {', '.join(allowed)}")
-    return value

@@ -3,7 +3,7 @@
 import os
 from dataclasses import dataclass
 
-from tupelo.errors import ConfigError
+from tupelo.config import choice
 
 ATTENTION = ("auto", "vllm", "ipex", "triton", "reference")
 
@@ -33,11 +33,11 @@ def read_options() -> Options:
     Raises:
         ConfigError: a variable has a value that it cannot have.
     """
-    kernels = _choice("TUPELO_XPU_KERNELS", "vllm", ("vllm", "ipex", "none"))
+    kernels = choice("TUPELO_XPU_KERNELS", "vllm", ("vllm", "ipex", "none"))
     return Options(
-        attention=_choice("TUPELO_XPU_ATTENTION", "auto", ATTENTION),
-        graphs=_choice("TUPELO_XPU_GRAPHS", "1", ("0", "1")) == "1",
-        measured_linear=_choice("TUPELO_XPU_LINEAR", "auto", ("auto", "onednn")) == "auto",
+        attention=choice("TUPELO_XPU_ATTENTION", "auto", ATTENTION),
+        graphs=choice("TUPELO_XPU_GRAPHS", "1", ("0", "1")) == "1",
+        measured_linear=choice("TUPELO_XPU_LINEAR", "auto", ("auto", "onednn")) == "auto",
         vllm=kernels == "vllm",
         ipex=kernels == "ipex",
     )
@@ -48,10 +48,3 @@ def hidden_by() -> str:
     if os.environ.get("ONEAPI_DEVICE_SELECTOR"):
         return "ONEAPI_DEVICE_SELECTOR"
     return "ZE_AFFINITY_MASK" if "ZE_AFFINITY_MASK" in os.environ else ""
-
-
-def _choice(name: str, default: str, allowed: tuple[str, ...]) -> str:
-    value = os.environ.get(name) or default
-    if value not in allowed:
-        raise ConfigError(f"{name}: got {value!r}; allowed: {', '.join(allowed)}")
-    return value

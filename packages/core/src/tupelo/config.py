@@ -6,7 +6,7 @@ nowhere else in core.
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -195,6 +195,21 @@ def environment() -> Environment:
         cache_dir=Path(cache) if cache else Path.home() / ".cache" / "tupelo",
         offline=os.environ.get("TUPELO_OFFLINE", "") == "1",
     )
+
+
+def choice(name: str, default: str, allowed: Sequence[str]) -> str:
+    """What an environment variable says; how a backend reads its own.
+
+    Args:
+        default: for a variable that is not there or empty.
+
+    Raises:
+        ConfigError: it is neither ``default`` nor one of ``allowed``.
+    """
+    value = os.environ.get(name) or default
+    if value != default and value not in allowed:
+        raise ConfigError(f"{name}: got {value!r}; allowed: {', '.join(allowed)}")
+    return value
 
 
 def server_environment(keys: Mapping[str, str | None]) -> dict[str, str]:
