@@ -60,8 +60,9 @@ def test_a_wrong_kernel_is_disabled_by_name(
     assert "Pallas kernel of attention is disabled" in record.getMessage()
 
 
-def test_layers_that_the_kernel_does_not_serve_are_not_tried_with_it() -> None:
+@pytest.mark.parametrize("other", [{"head_dim": 64}, {"window": 8, "chunked": True}])
+def test_layers_that_the_kernel_does_not_serve_are_not_tried_with_it(other: dict[str, int]) -> None:
     calls: list[Shape] = []
-    made = _make(partial(torch_kernel, calls), (replace(FULL, head_dim=64),))
+    made = _make(partial(torch_kernel, calls), (replace(FULL, **other),))
     assert isinstance(made, PallasAttention)
     assert calls == []

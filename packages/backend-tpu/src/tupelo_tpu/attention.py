@@ -33,8 +33,7 @@ class _PagedPlan:
         offsets: (R,) int32. pages: of each page group (R * max_pages,) int32.
     """
 
-    reference: Any
-    store: tuple[Tensor, ...]
+    reference: Plan
     cu_seqlens: Tensor
     offsets: Tensor
     pages: tuple[Tensor, ...]
@@ -55,12 +54,10 @@ class PallasAttention(ReferenceAttention):
         self._refused = [bool(refusal(kind, *sizes)) for kind in self._specs]
 
     def plan(self, inputs: StepInputs, out: Plan | None = None) -> Plan:
-        made = super().plan(inputs)
         starts = inputs.cu_seqlens_q[:-1].long()
         first = inputs.positions[starts.clamp(max=len(inputs.positions) - 1)]
         return _PagedPlan(
-            made,
-            made.store,
+            super().plan(inputs),
             inputs.cu_seqlens_q,
             (first - starts).to(torch.int32),
             tuple(table[inputs.slots].clamp(min=0).flatten() for table in inputs.page_tables),
@@ -81,7 +78,7 @@ class PallasAttention(ReferenceAttention):
         shape = shape_for(kind, self._page_size, self._max_pages, len(q), rows)
         if self._refused[spec] or shape is None:
             return super().forward(q, k, v, spec, layer, kv, plan.reference, sinks)
-        k_pool, v_pool = self.store(k, v, kind, layer, kv, plan)
+        k_pool, v_pool = self.store(k, v, kind, layer, kv, plan.reference)
         starts = torch.arange(0, len(q), shape.block, device=q.device, dtype=torch.int32)
         ends = plan.cu_seqlens.unsqueeze(0)
         firsts = (ends[:, 1:] <= starts.unsqueeze(1)).sum(1).to(torch.int32)
@@ -90,19 +87,8 @@ class PallasAttention(ReferenceAttention):
         blocks = q.view(-1, shape.block, held[0], shape.groups, shape.head_dim)
         queries = blocks.permute(2, 0, 3, 1, 4).reshape(held[0], -1, shape.head_dim)
         column = sinks_column(sinks, shape, q.device)
-        pages = plan.pages[kind.group]
-        args = (
-            firsts,
-            lasts,
-            plan.cu_seqlens,
-            plan.offsets,
-            pages,
-            queries,
-            column,
-            k_pool,
-            v_pool,
-        )
-        out = self._kernel(shape, args)
+        step = (firsts, lasts, plan.cu_seqlens, plan.offsets, plan.pages[kind.group])
+        out = self._kernel(shape, (*step, queries, column, k_pool, v_pool))
         return out.view(held).permute(1, 3, 0, 2, 4).reshape(q.shape)
 
 

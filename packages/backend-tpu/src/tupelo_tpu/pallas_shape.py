@@ -1,6 +1,6 @@
 """What the Pallas kernel is compiled for, and what it cannot do; imports nothing of JAX."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 
 from tupelo.specs import AttentionSpec
 
@@ -21,22 +21,14 @@ WIDEST, NARROWEST = 128, 8
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Shape:
-    """What the kernel is compiled for.
+class Shape(AttentionSpec):
+    """What the kernel is compiled for: a kind of layer, in steps of certain sizes.
 
     Attributes:
-        num_heads, num_kv_heads, head_dim, scale, window, soft_cap, sinks: as ``AttentionSpec``.
         page_size: tokens a page. max_pages: width of the page tables.
         block: tokens of a block, a power of two; the step's tokens are a multiple of it.
     """
 
-    num_heads: int
-    num_kv_heads: int
-    head_dim: int
-    scale: float
-    window: int | None
-    soft_cap: float | None
-    sinks: bool
     page_size: int
     max_pages: int
     block: int
@@ -68,6 +60,8 @@ def refusal(kind: AttentionSpec, page_size: int, max_pages: int) -> str:
     """Why the kernel does not serve such layers; "" if it does."""
     if kind.value_dim is not None:
         return "K/V are compressed"
+    if kind.chunked:
+        return "windows are chunks"
     if kind.head_dim % LANES:
         return f"head_dim {kind.head_dim} is no multiple of {LANES}"
     if page_size % SUBLANES:
@@ -85,17 +79,7 @@ def shape_for(
     block = NARROWEST
     while tokens > rows and 2 * block * groups <= WIDEST and 2 * block <= tokens:
         block *= 2
-    shape = Shape(
-        num_heads=kind.num_heads,
-        num_kv_heads=kind.num_kv_heads,
-        head_dim=kind.head_dim,
-        scale=kind.scale,
-        window=kind.window,
-        soft_cap=kind.soft_cap,
-        sinks=kind.sinks,
-        page_size=page_size,
-        max_pages=max_pages,
-        block=block,
-    )
+    layer = asdict(replace(kind, group=0))  # one kernel for all page groups
+    shape = Shape(**layer, page_size=page_size, max_pages=max_pages, block=block)
     fits = shape.vmem_bytes(4, 4) <= VMEM_BYTES and rows * max_pages * 4 <= SMEM_BYTES
     return shape if fits and tokens % block == 0 else None
