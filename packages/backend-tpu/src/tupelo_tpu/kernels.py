@@ -3,8 +3,8 @@
 XLA fuses what torch calls one after another, so most references are as good as kernels here. These
 are not. A loop over experts is a program as long as there are experts, and a gather of single
 numbers is slow on a TPU. And torch-xla differs from torch in what the references stand on: it
-computes gelu of 16-bit numbers in 16 bits, its ``>>`` divides, so that negative integers come out
-differently, it sorts -0.0 before 0.0, and it gathers nothing from a tensor without rows.
+computes gelu of 16-bit numbers in 16 bits, it sorts -0.0 before 0.0, and it gathers nothing from a
+tensor without rows.
 """
 
 from collections.abc import Callable
@@ -18,9 +18,6 @@ from tupelo.backend import Kernel, Tier
 from tupelo.ops import LinearWeight, sampling
 from tupelo.ops.activation import ACTIVATIONS
 from tupelo.ops.moe import EXPERT_ACTIVATIONS, choose_experts
-from tupelo.ops.sampling import NEGATIVE
-
-_SIGN = -(1 << 31)
 
 
 def gelu_mul(x: Tensor) -> Tensor:
@@ -34,15 +31,6 @@ def gated_mlp(x: Tensor, activation: str, gate_up: LinearWeight, down: LinearWei
     inner = F.linear(x, gate_up.weight, gate_up.bias)
     acted = ACTIVATIONS[activation](inner.float()).to(x.dtype)
     return F.linear(acted, down.weight, down.bias)
-
-
-def apply_token_bitmask(logits: Tensor, mask: Tensor) -> Tensor:
-    """See ``tupelo.ops.sampling.apply_token_bitmask``; bits are tested, not shifted."""
-    bits = torch.tensor([1 << bit for bit in range(31)] + [_SIGN], dtype=torch.int32)
-    allowed = (mask.unsqueeze(-1) & bits.to(mask.device)) != 0
-    lowest = max(NEGATIVE, torch.finfo(logits.dtype).min)
-    rejected = torch.full_like(logits, lowest)
-    return torch.where(allowed.flatten(1)[:, : logits.shape[1]], logits, rejected)
 
 
 def sample_top_k_top_p(
@@ -102,7 +90,6 @@ def moe_experts(
 _FUNCTIONS: tuple[Callable[..., Any], ...] = (
     gelu_mul,
     gated_mlp,
-    apply_token_bitmask,
     sample_top_k_top_p,
     moe_route,
     moe_experts,

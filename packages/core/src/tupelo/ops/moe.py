@@ -73,7 +73,7 @@ def choose_experts(
     scores = torch.softmax(wide, dim=-1) if scoring == "softmax" else torch.sigmoid(wide)
     choice = scores if bias is None else scores + bias
     if top_groups < num_groups:
-        groups = choice.unflatten(-1, (num_groups, choice.shape[-1] // num_groups))
+        groups = choice.view(*choice.shape[:-1], num_groups, choice.shape[-1] // num_groups)
         best = groups.topk(group_top, dim=-1).values.sum(-1).topk(top_groups, dim=-1).indices
         every = torch.arange(num_groups, device=best.device)
         is_open = (best.unsqueeze(-1) == every).any(-2)

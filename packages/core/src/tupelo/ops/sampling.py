@@ -20,7 +20,8 @@ def apply_token_bitmask(logits: Tensor, mask: Tensor) -> Tensor:
         Logits of the same shape and dtype, ``NEGATIVE`` where forbidden.
     """
     bits = torch.arange(32, device=mask.device, dtype=torch.int32)
-    allowed = ((mask.unsqueeze(-1) >> bits) & 1).bool().flatten(1)[:, : logits.shape[1]]
+    shifted = torch.bitwise_right_shift(mask.unsqueeze(-1), bits)  # for >>, some devices divide
+    allowed = (shifted & 1).bool().flatten(1)[:, : logits.shape[1]]
     lowest = max(NEGATIVE, torch.finfo(logits.dtype).min)
     return torch.where(allowed, logits, torch.full_like(logits, lowest))
 
