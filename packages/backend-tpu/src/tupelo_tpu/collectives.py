@@ -17,40 +17,35 @@ class XlaCollectives(TorchCollectives):
     """
 
     def __init__(self, group: Any | None = None) -> None:
-        if isinstance(group, list):
-            super().__init__(None)
-            self.world_size = len(group)
-            self._ranks = group
-        else:
-            super().__init__(group)
-            self._ranks = list(range(self.world_size))
+        super().__init__(None if isinstance(group, list) else group)
+        self._ranks = group if isinstance(group, list) else list(range(self.world_size))
+        self.world_size = len(self._ranks)
 
     def all_reduce(self, x: Tensor) -> Tensor:
         if self.world_size == 1:
             return x
-        import torch_xla.core.xla_model as xm
-
-        total: Tensor = xm.all_reduce(xm.REDUCE_SUM, x, groups=[self._ranks])
+        total: Tensor = _xla().all_reduce(_xla().REDUCE_SUM, x, groups=[self._ranks])
         return total
 
     def all_gather(self, x: Tensor, dim: int = 0) -> Tensor:
         if self.world_size == 1:
             return x
-        import torch_xla.core.xla_model as xm
-
-        joined: Tensor = xm.all_gather(x, dim=dim, groups=[self._ranks])
+        joined: Tensor = _xla().all_gather(x, dim=dim, groups=[self._ranks])
         return joined
 
     def reduce_scatter(self, x: Tensor) -> Tensor:
         if self.world_size == 1:
             return x
-        import torch_xla.core.xla_model as xm
-
-        share: Tensor = xm.reduce_scatter(
-            xm.REDUCE_SUM, x, 1.0, 0, self.world_size, groups=[self._ranks]
-        )
+        how = (_xla().REDUCE_SUM, x, 1.0, 0, self.world_size)
+        share: Tensor = _xla().reduce_scatter(*how, groups=[self._ranks])
         return share
 
     def broadcast(self, x: Tensor, source: int) -> Tensor:
         mine = self.rank == source
         return x if self.world_size == 1 else self.all_reduce(x if mine else torch.zeros_like(x))
+
+
+def _xla() -> Any:
+    import torch_xla.core.xla_model
+
+    return torch_xla.core.xla_model

@@ -77,43 +77,35 @@ class XlaRunner(Runner):
         return self._buckets.bucket(num_tokens, num_rows)
 
     def forward(self, batch: Batch) -> XlaForward:
-        with self._parts.runtime.stream():
-            return self._forward(batch)
+        parts = self._parts
+        with parts.runtime.stream():
+            for admission in batch.admissions:
+                parts.sampler.admit(admission)
+            if batch.bucket == Bucket():
+                batch = replace(batch, bucket=self.bucket(batch.num_tokens, batch.num_rows))
+            layout = step_layout(batch, parts.kv.page_size, parts.num_slots, parts.max_pages)
+            for group, start in excess(layout, batch):
+                delta = batch.page_deltas[group]
+                self._turn_pages(group, *layout.page_changes(delta, start, MORE_CHANGES))
+            state = [*self._tables, *self._kv.state()]
+            args = [parts.runtime.to_device(layout.pack(batch)), self._last_tokens, *state]
+            hidden, logits, slots, positions, *state = self._programs.run(
+                ("forward", batch.bucket, layout.has_types),
+                lambda packed, last, *_: self._compute(layout, batch, packed, last),
+                args,
+                donated=range(2, len(args)),
+            )
+            self._tables = state[: parts.num_groups]
+            self._kv.take(state[parts.num_groups :])
+            return XlaForward(hidden, logits, slots, positions)
 
     def sample(
         self, forward: XlaForward, batch: Batch, mask: npt.NDArray[Any] | None = None
     ) -> Ticket[StepResult]:
         with self._parts.runtime.stream():
-            return self._sample(forward, batch, mask)
-
-    def _forward(self, batch: Batch) -> XlaForward:
-        parts = self._parts
-        for admission in batch.admissions:
-            parts.sampler.admit(admission)
-        if batch.bucket == Bucket():
-            batch = replace(batch, bucket=self.bucket(batch.num_tokens, batch.num_rows))
-        layout = step_layout(batch, parts.kv.page_size, parts.num_slots, parts.max_pages)
-        for group, start in excess(layout, batch):
-            delta = batch.page_deltas[group]
-            self._turn_pages(group, *layout.page_changes(delta, start, MORE_CHANGES))
-        state = [*self._tables, *self._kv.state()]
-        args = [parts.runtime.to_device(layout.pack(batch)), self._last_tokens, *state]
-        hidden, logits, slots, positions, *state = self._programs.run(
-            ("forward", batch.bucket, layout.has_types),
-            lambda packed, last, *_: self._compute(layout, batch, packed, last),
-            args,
-            donated=range(2, len(args)),
-        )
-        self._tables = state[: parts.num_groups]
-        self._kv.take(state[parts.num_groups :])
-        return XlaForward(hidden, logits, slots, positions)
-
-    def _sample(
-        self, forward: XlaForward, batch: Batch, mask: npt.NDArray[Any] | None
-    ) -> Ticket[StepResult]:
-        sampled = self._choose(forward, batch, mask)
-        extras = self._extras.launch(forward.hidden, batch)
-        return fetch(self._parts.runtime, [*sampled_parts(sampled, batch), *extras])
+            sampled = self._choose(forward, batch, mask)
+            extras = self._extras.launch(forward.hidden, batch)
+            return fetch(self._parts.runtime, [*sampled_parts(sampled, batch), *extras])
 
     # The two programs of a step
 
@@ -194,34 +186,28 @@ class XlaRunner(Runner):
 
     def warmup(self, buckets: Iterable[Bucket], features: Iterable[frozenset[Feature]]) -> None:
         """Compile the closed set: every bucket, every program of sampling and of scores."""
-        with self._parts.runtime.stream():
-            self._warm_all(buckets, list(features))
-
-    def _warm_all(self, buckets: Iterable[Bucket], wanted: list[frozenset[Feature]]) -> None:
-        began = time.perf_counter()
-        parts = self._parts
+        parts, began, wanted = self._parts, time.perf_counter(), list(features)
         slot = parts.num_slots
-        if parts.generates:
-            bias = ((0, 1.0),)
-            for params in (
-                SamplingParams(logit_bias=bias, frequency_penalty=1.0),
-                SamplingParams(),
-            ):
-                prompt = np.zeros(1, np.int32)
-                parts.sampler.admit(
-                    Admission(
-                        slot=slot, params=params, seed=0, input_ids=prompt, num_prompt_tokens=1
-                    )
-                )
-        for group in range(parts.num_groups):
-            nowhere = np.full(MORE_CHANGES, (slot + 1) * parts.max_pages - 1)
-            self._turn_pages(group, nowhere, np.zeros(MORE_CHANGES))
-        for bucket in dict.fromkeys([*self._buckets.all(), *buckets]):
-            if bucket != Bucket():
-                self._warm(bucket, wanted)
-        parts.runtime.synchronize()
+        with parts.runtime.stream():
+            if parts.generates:
+                self._warm_admission(SamplingParams(logit_bias=((0, 1.0),), frequency_penalty=1.0))
+                self._warm_admission(SamplingParams())
+            for group in range(parts.num_groups):
+                nowhere = np.full(MORE_CHANGES, (slot + 1) * parts.max_pages - 1)
+                self._turn_pages(group, nowhere, np.zeros(MORE_CHANGES))
+            for bucket in dict.fromkeys([*self._buckets.all(), *buckets]):
+                if bucket != Bucket():
+                    self._warm(bucket, wanted)
+            parts.runtime.synchronize()
         count, seconds = len(self._programs), time.perf_counter() - began
         logger.info("compiled %d programs in %.1f s", count, seconds)
+
+    def _warm_admission(self, params: SamplingParams) -> None:
+        """Into the scratch slot."""
+        ids, slot = np.zeros(1, np.int32), self._parts.num_slots
+        self._sampler.admit(
+            Admission(slot=slot, params=params, seed=0, input_ids=ids, num_prompt_tokens=1)
+        )
 
     def _warm(self, bucket: Bucket, wanted: Sequence[frozenset[Feature]]) -> None:
         """A step of one token in the scratch slot, padded to the bucket, sampled in every way."""

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from tupelo.backend import Event, Profile, Runtime, Ticket, TorchRuntime
+from tupelo.backend import Event, Mapped, Profile, Runtime, Ticket, TorchRuntime
 
 
 class XlaRuntime(Runtime):
@@ -70,7 +70,12 @@ class XlaRuntime(Runtime):
         return torch.from_numpy(array).to(self.device)
 
     def to_host(self, tensors: Sequence[Tensor]) -> Ticket[list[npt.NDArray[Any]]]:
-        return _Copy(self, [t.detach() for t in tensors])
+        """Fetched at ``wait``, when they are computed."""
+        held = [t.detach() for t in tensors]
+        self.flush(held)
+        full = [t for t in held if t.numel()]
+        computed = _Computed([self.when_ready(t) for t in full[-1:]])
+        return Mapped(computed, lambda _: [t.cpu().numpy() for t in held])
 
     def profile(self, *, on_device: bool, with_stack: bool, record_shapes: bool) -> Profile:
         """What the host does: XLA's own profiler writes traces of another kind."""
@@ -90,24 +95,17 @@ class XlaRuntime(Runtime):
         return passed
 
 
-class _Copy(Ticket[list[npt.NDArray[Any]]]):
-    """Tensors that are fetched at ``wait``, when they are computed."""
+class _Computed(Ticket[None]):
+    """Whether tensors are there; fetching one waits by itself."""
 
-    def __init__(self, runtime: XlaRuntime, tensors: list[Tensor]) -> None:
-        self._tensors = tensors
-        self._arrays: list[npt.NDArray[Any]] | None = None
-        runtime.flush(tensors)
-        full = [t for t in tensors if t.numel()]
-        self._ready = [runtime.when_ready(t) for t in full[-1:]]
+    def __init__(self, passed: Sequence[threading.Event]) -> None:
+        self._passed = passed
 
     def ready(self) -> bool:
-        return self._arrays is not None or all(event.is_set() for event in self._ready)
+        return all(event.is_set() for event in self._passed)
 
-    def wait(self) -> list[npt.NDArray[Any]]:
-        if self._arrays is None:
-            self._arrays = [t.cpu().numpy() for t in self._tensors]
-            self._tensors = []
-        return self._arrays
+    def wait(self) -> None:
+        return
 
 
 class _XlaEvent(Event):
