@@ -29,7 +29,7 @@ else
     over_stubs() { LD_LIBRARY_PATH="$out/stubs" "$python" -W ignore "$@"; }
     part doctor "$python" -m tupelo doctor
     part steps over_stubs ci/npu/fake_steps.py "$out/steps.json"
-    part kit "$python" -m tupelo.conformance --backend stood_in:backend --level 0,1 \
+    part kit "$python" -m tupelo.conformance --backend stood_in:backend --level 0,1,2,3 \
         --report "$out/kit" -v "${kit_arguments[@]}"
     part triton env TRITON_COMPILE_ONLY=1 "$triton" -W ignore ci/npu/triton_compile.py \
         "$out/triton.json"

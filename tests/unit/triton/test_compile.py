@@ -6,6 +6,7 @@ pytest.importorskip("triton", reason="the portable kernels need triton")
 
 import json
 import os
+import re
 import subprocess
 import sys
 from functools import lru_cache
@@ -13,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from tests.unit.triton.launches import LAUNCHES
+
+import tupelo
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -50,3 +53,10 @@ def test_fits_the_target(target: str, launch: str) -> None:
         in_float32 = "float32" in launch and target != "gfx942"
         if kernel["kernel"] in WITH_MATRIX and not in_float32:
             assert kernel["matrix"] > 0, f"{kernel}: no matrix instruction"
+
+
+def test_every_kernel_is_launched() -> None:
+    sources = (Path(tupelo.__path__[0]) / "triton").glob("*.py")
+    named = {n for s in sources for n in re.findall(r"^def (_\w+_kernel)\(", s.read_text(), re.M)}
+    assert len(named) > 20
+    assert named == {k["kernel"] for k in compiled("sm_90")}
