@@ -141,7 +141,7 @@ async def server(config: EngineConfig, folder: Path) -> AsyncIterator[Served]:
     with log.open("w") as stream:
         process = subprocess.Popen(command, stdout=stream, stderr=subprocess.STDOUT)
     try:
-        while (ready := re.search(r"ready in .* at (http://\S+)/v1", log.read_text())) is None:
+        while (ready := re.search(r"serving at (http://\S+)/v1", log.read_text())) is None:
             if process.poll() is not None:
                 raise SystemExit(log.read_text())
             await asyncio.sleep(0.1)

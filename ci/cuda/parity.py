@@ -10,7 +10,6 @@ import argparse
 import json
 import tempfile
 import traceback
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,10 +45,11 @@ CPU = Backend(
 )
 
 
-def prompts(lengths: Sequence[int]) -> list[list[int]]:
-    """Of these lengths."""
+def prompts(family: Family) -> list[list[int]]:
+    """Of the family's lengths, as far as its context reaches."""
     random = np.random.default_rng(3)
-    return [random.integers(3, VOCAB_SIZE, n).tolist() for n in lengths]
+    most = family.fields.get("max_position_embeddings", 256) - NEW_TOKENS
+    return [random.integers(3, VOCAB_SIZE, min(n, most)).tolist() for n in family.lengths]
 
 
 def replies(backend: Backend, folder: Path, dtype: str, family: Family) -> list[dict[str, Any]]:
@@ -66,7 +66,7 @@ def replies(backend: Backend, folder: Path, dtype: str, family: Family) -> list[
     ) as engine:
         return list(
             engine.generate(
-                input_ids=prompts(family.lengths),
+                input_ids=prompts(family),
                 sampling_params=params,
                 return_logprob=True,
                 logprob_start_len=0,
