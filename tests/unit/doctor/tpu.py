@@ -41,12 +41,21 @@ ENVIRONMENTS = (
         variables=UNNAMED,
     ),
     Environment(
-        id="route_that_there_is_not",
+        id="route_without_its_library",
         backend="tpu",
-        says="TUPELO_TPU_ROUTE=torch-tpu: this backend has no route over TorchTPU; leave",
+        says='torch-tpu is not installed; pip install "tupelo-backend-tpu[torchtpu]"',
         packages=PACKAGES,
         modules=WORKS,
         patches=chips("/dev/accel0"),
+        variables={**UNNAMED, "TUPELO_TPU_ROUTE": "torch-tpu"},
+    ),
+    Environment(
+        id="torch_tpu_without_a_tpu",
+        backend="tpu",
+        says="(/dev/accel* and /dev/vfio/[0-9]* are absent), and torch-tpu has no other device",
+        packages={"torch": "2.13.0", "torch-tpu": "0.2.0", "libtpu": "0.0.52"},
+        modules={"torch_tpu": "", "libtpu": ""},
+        patches=chips("/dev/vfio/vfio"),
         variables={**UNNAMED, "TUPELO_TPU_ROUTE": "torch-tpu"},
     ),
     Environment(

@@ -86,3 +86,18 @@ def test_options_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setenv("PJRT_DEVICE", "CUDA")
     with pytest.raises(ConfigError, match=r"PJRT_DEVICE.*CUDA.*TPU, CPU"):
         read_options()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("PJRT_DEVICE", "CPU"), ("TUPELO_TPU_ATTENTION", "pallas")]
+)
+def test_what_a_route_lacks_is_refused_with_it(
+    name: str, value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TUPELO_TPU_ROUTE", "torch-tpu")
+    monkeypatch.delenv("PJRT_DEVICE", raising=False)
+    monkeypatch.delenv("TUPELO_TPU_ATTENTION", raising=False)
+    assert read_options() == Options(route="torch-tpu")
+    monkeypatch.setenv(name, value)
+    with pytest.raises(ConfigError, match=name):
+        read_options()

@@ -1,4 +1,4 @@
-"""Tupelo's backend for TPUs, over XLA through torch-xla.
+"""Tupelo's backend for TPUs, over XLA through torch-xla, or through TorchTPU where it is named.
 
 Importing this module loads no vendor library; asking for the backend does, where it can be used.
 """
@@ -6,14 +6,21 @@ Importing this module loads no vendor library; asking for the backend does, wher
 import logging
 from functools import partial
 
-from tupelo.backend import Backend, Capabilities, GraphGrade, Unavailable
+from tupelo.backend import (
+    Backend,
+    Capabilities,
+    GraphGrade,
+    TorchCollectives,
+    TorchRuntime,
+    Unavailable,
+)
 from tupelo.errors import BackendUnavailable
 from tupelo_tpu.attention import attention_note, make_attention
 from tupelo_tpu.collectives import XlaCollectives
 from tupelo_tpu.kernels import KERNELS
 from tupelo_tpu.kv_pool import XlaKVPool
 from tupelo_tpu.options import read_options
-from tupelo_tpu.programs import num_compiled
+from tupelo_tpu.programs import num_compiled, num_graphs
 from tupelo_tpu.runner import XlaRunner
 from tupelo_tpu.runtime import XlaRuntime
 from tupelo_tpu.sampler import XlaSampler
@@ -23,7 +30,8 @@ __all__ = ["backend"]
 
 logger = logging.getLogger(__name__)
 
-DEVICE = "xla:0"
+DEVICES = {"torch-xla": "xla:0", "torch-tpu": "tpu:0"}
+"""By route."""
 
 HOST_SIZES, TPU_SIZES = (16, 128), (64, 512)
 """Requests that run at once, and prompt tokens of a step."""
@@ -40,15 +48,15 @@ def backend() -> Backend | Unavailable:
     if reason:
         return Unavailable(reason)
     try:
-        kind = open_device(options, DEVICE)
+        kind = open_device(options, DEVICES[options.route])
     except BackendUnavailable as error:
         return Unavailable(str(error))
-    logger.info("%s", device_note(kind))
-    on_host = kind == "cpu"
+    logger.info("%s", device_note(options, kind))
+    on_host, is_xla = kind == "cpu", options.route == "torch-xla"
     max_running, chunk_tokens = HOST_SIZES if on_host else TPU_SIZES
     return Backend(
         name="tpu",
-        device=DEVICE,
+        device=DEVICES[options.route],
         hardware="" if on_host else kind,
         capabilities=Capabilities(
             priority=-1 if on_host else 100,
@@ -60,7 +68,8 @@ def backend() -> Backend | Unavailable:
             static_shapes=True,
             functional_kv=True,
             same_step_sharing=True,
-            memory_fraction=0.4 if on_host else 0.88,
+            # Without donation K/V are there twice during a step.
+            memory_fraction=0.88 if is_xla and not on_host else 0.4,
             pipeline_depth=2,
             max_running=max_running,
             chunk_tokens=chunk_tokens,
@@ -71,9 +80,9 @@ def backend() -> Backend | Unavailable:
         kv_pool=XlaKVPool,
         sampler=XlaSampler,
         runner=XlaRunner,
-        collectives=XlaCollectives,
-        runtime=XlaRuntime,
-        builds=num_compiled,
+        collectives=XlaCollectives if is_xla else TorchCollectives,
+        runtime=XlaRuntime if is_xla else TorchRuntime,
+        builds=num_compiled if is_xla else num_graphs,
         versions=versions(),
-        notes=(device_note(kind), attention_note(options, kind)),
+        notes=(device_note(options, kind), attention_note(options, kind)),
     )

@@ -131,7 +131,8 @@ def make_attention(
 
 def wants_pallas(options: Options, kind: str) -> bool:
     """Whether the Pallas kernel is to be used: on a TPU, unless the environment says otherwise."""
-    return options.attention == "pallas" or (options.attention == "auto" and kind != "cpu")
+    automatic = options.attention == "auto" and options.route == "torch-xla" and kind != "cpu"
+    return options.attention == "pallas" or automatic
 
 
 def attention_note(options: Options, kind: str) -> str:

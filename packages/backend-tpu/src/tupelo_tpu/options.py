@@ -32,10 +32,12 @@ def read_options() -> Options:
     Raises:
         ConfigError: a variable has a value that it cannot have.
     """
+    route = choice("TUPELO_TPU_ROUTE", "torch-xla", ROUTES)
+    has_all = route == "torch-xla"  # the other has no CPU device, and no place for our kernel
     return Options(
-        device=choice("PJRT_DEVICE", "", DEVICES),
-        route=choice("TUPELO_TPU_ROUTE", "torch-xla", ROUTES),
-        attention=choice("TUPELO_TPU_ATTENTION", "auto", ATTENTION),
+        device=choice("PJRT_DEVICE", "", DEVICES if has_all else ("TPU",)),
+        route=route,
+        attention=choice("TUPELO_TPU_ATTENTION", "auto", ATTENTION if has_all else ("xla",)),
     )
 
 

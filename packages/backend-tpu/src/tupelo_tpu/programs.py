@@ -4,15 +4,22 @@ torch-xla records what torch calls and compiles it when a result is asked for. R
 model anew for each step costs more time than the step, so a ``Program`` records once: it keeps the
 compiled graph's hash and which of its parameters are arguments. Whatever else the function read,
 such as weights, is bound as it was. No argument and no bound tensor may be changed in place.
+
+TorchTPU is given the same functions through ``torch.compile``, each as one graph.
 """
 
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
+from types import FunctionType
 from typing import Any
 
+import torch
 from torch import Tensor
 
 Fn = Callable[..., Sequence[Tensor]]
+
+COMPILER = "tpu"
+"""TorchTPU's name among those of ``torch.compile``."""
 
 
 class Program:
@@ -64,11 +71,24 @@ class Program:
             self._xla._set_buffer_donation(args[place], True)
 
 
+class Compiled:
+    """The same by ``torch.compile``, on any other device than torch-xla's. Nothing is donated."""
+
+    def __init__(self, fn: Fn, args: Sequence[Tensor], donated: Sequence[int]) -> None:
+        assert isinstance(fn, FunctionType)
+        code = fn.__code__.replace()  # its own, since torch limits the graphs of one code object
+        own = FunctionType(code, fn.__globals__, fn.__name__, fn.__defaults__, fn.__closure__)
+        self._run = torch.compile(own, backend=COMPILER, fullgraph=True, dynamic=False)
+
+    def __call__(self, args: Sequence[Tensor]) -> list[Tensor]:
+        return list(self._run(*args))
+
+
 class Programs:
     """A runner's programs, each compiled when it is first run."""
 
     def __init__(self) -> None:
-        self._programs: dict[Hashable, Program] = {}
+        self._programs: dict[Hashable, Program | Compiled] = {}
 
     def __len__(self) -> int:
         return len(self._programs)
@@ -79,7 +99,8 @@ class Programs:
         """Run ``fn`` as compiled for ``key``, which says all that its program depends on."""
         program = self._programs.get(key)
         if program is None:
-            program = self._programs[key] = Program(fn, args, donated)
+            kind = Program if args[0].device.type == "xla" else Compiled
+            program = self._programs[key] = kind(fn, args, donated)
         return program(args)
 
 
@@ -89,6 +110,13 @@ def num_compiled() -> int:
 
     names = {"CompileTime", "PersistentCacheLoad"} & set(metrics.metric_names())
     return sum(metrics.metric_data(name)[0] for name in names)
+
+
+def num_graphs() -> int:
+    """The same of ``torch.compile``."""
+    from torch._dynamo.utils import counters
+
+    return counters["stats"]["unique_graphs"]
 
 
 @contextmanager

@@ -133,7 +133,6 @@ class XlaRunner(Runner):
         features = features if mask is None else ALL
         top = min(MAX_TOP_LOGPROBS, vocab_size) if features == ALL else 0
         shaped = replace(batch, features=features, top_logprobs=top)
-        width = self._sampler.prepare(batch)
         given = [forward.logits, forward.slots, forward.positions]
         args = [*given, self._last_tokens]
         if features:
@@ -154,7 +153,7 @@ class XlaRunner(Runner):
             return [last_tokens, *chosen, self._sampler.counts]
 
         donated = (3, len(args) - 2) if features == ALL else (3,)
-        key = ("sample", rows, features, width if features == ALL else 0)
+        key = ("sample", rows, features, self._sampler.width if features == ALL else 0)
         self._last_tokens, *got = self._programs.run(key, run, args, donated)
         if features == ALL:
             self._sampler.counts = got.pop()
@@ -219,9 +218,9 @@ class XlaRunner(Runner):
         if any(wanted):
             self.sample(forward, replace(batch, features=DRAWN))
             for width in BIAS_WIDTHS:
-                self._sampler.force_width(width)
+                self._sampler.width = width
                 self.sample(forward, replace(batch, features=ALL))
-            self._sampler.force_width(0)
+            self._sampler.width = BIAS_WIDTHS[0]
         one = np.zeros(1, np.int32)
         scored = replace(batch, score_tokens=one, score_targets=one, score_top=1)
         for width in WANTED_WIDTHS:

@@ -6,9 +6,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tupelo.backend import Runtime, Sampled, TorchSampler
+from tupelo.backend import Runtime, TorchSampler
 from tupelo.backend.sampler import MAX_SLOT_BIAS
-from tupelo.batch import Batch
+from tupelo.batch import Admission
 from tupelo.ops import OpTable
 from tupelo_tpu.buckets import at_least
 from tupelo_tpu.programs import Programs
@@ -18,13 +18,17 @@ BIAS_WIDTHS = (64, MAX_SLOT_BIAS)
 
 
 class XlaSampler(TorchSampler):
-    """``TorchSampler`` whose tables are all made at the start, at their full sizes."""
+    """``TorchSampler`` whose tables are all made at the start, at their full sizes.
+
+    Attributes:
+        width: biases of a slot that a step reads, one of ``BIAS_WIDTHS``.
+    """
 
     def __init__(self, num_slots: int, vocab_size: int, ops: OpTable, runtime: Runtime) -> None:
         super().__init__(num_slots, vocab_size, ops, runtime)
         rows = num_slots + 1
         self._programs = Programs()
-        self._width = BIAS_WIDTHS[0]
+        self.width = BIAS_WIDTHS[0]
         self._floats, self._longs = self._floats.clone(), self._longs.clone()
         self._bias_ids = runtime.zeros((rows, MAX_SLOT_BIAS), torch.int64)
         self._bias = runtime.zeros((rows, MAX_SLOT_BIAS), torch.float32)
@@ -32,16 +36,6 @@ class XlaSampler(TorchSampler):
         self._counts: Tensor = runtime.zeros((rows, vocab_size), torch.int32)
         self._in_prompt: Tensor = runtime.zeros((rows, vocab_size), torch.bool)
         runtime.synchronize()
-
-    def prepare(self, batch: Batch) -> int:
-        """Decide how many biases of a slot the step reads; returns it, for the program's key."""
-        slots = batch.slots[batch.sample_rows]
-        self._width = at_least(BIAS_WIDTHS, int(self._num_biases[slots].max(initial=0)))
-        return self._width
-
-    def force_width(self, width: int) -> None:
-        """Read this many biases of the scratch slot: for warming up."""
-        self._num_biases[-1] = width
 
     def tables(self) -> list[Tensor]:
         """What ``sample`` reads, apart from ``counts``."""
@@ -57,11 +51,9 @@ class XlaSampler(TorchSampler):
     def counts(self, counts: Tensor) -> None:
         self._counts = counts
 
-    def sample(
-        self, logits: Tensor, slots: Tensor, positions: Tensor, batch: Batch, mask: Tensor | None
-    ) -> Sampled:
-        self.prepare(batch)
-        return super().sample(logits, slots, positions, batch, mask)
+    def _admit_bias(self, admission: Admission) -> None:
+        super()._admit_bias(admission)
+        self.width = at_least(BIAS_WIDTHS, int(self._num_biases.max()))
 
     def _put(
         self, slot: int, tables: Sequence[Tensor], rows: Sequence[np.ndarray]
@@ -83,4 +75,4 @@ class XlaSampler(TorchSampler):
         self._counts = self._counts.index_put((slots, ids), once, accumulate=True)
 
     def _biases(self, slots: Tensor) -> Sequence[Tensor]:
-        return [table[:, : self._width] for table in super()._biases(slots)]
+        return [table[:, : self.width] for table in super()._biases(slots)]

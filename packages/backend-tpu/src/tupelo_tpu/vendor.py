@@ -5,11 +5,19 @@ from glob import glob
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 
+import torch
+
 from tupelo.config import environment
 from tupelo.errors import BackendUnavailable
 from tupelo_tpu.options import Options, name_device
 
-INSTALL = 'pip install "tupelo-backend-tpu[vendor]"'
+MODULES = {"torch-xla": "torch_xla", "torch-tpu": "torch_tpu"}
+INSTALL = {
+    "torch-xla": 'pip install "tupelo-backend-tpu[vendor]"',
+    "torch-tpu": 'pip install "tupelo-backend-tpu[torchtpu]"',
+}
+"""By route."""
+
 CHIPS = ("/dev/accel*", "/dev/vfio/[0-9]*")
 """Device nodes of TPUs: of v4 and before, and since v5e."""
 
@@ -20,28 +28,26 @@ def why_not(options: Options, chips: Iterable[str] | None = None) -> str:
     Args:
         chips: device nodes of TPUs instead of this machine's.
     """
-    if options.route == "torch-tpu":
-        return (
-            "TUPELO_TPU_ROUTE=torch-tpu: this backend has no route over TorchTPU; leave the "
-            "variable out for torch-xla"
-        )
-    if find_spec("torch_xla") is None:
-        return f"torch-xla is not installed; {INSTALL}"
+    route, install = options.route, INSTALL[options.route]
+    if find_spec(MODULES[route]) is None:
+        return f"{route} is not installed; {install}"
     ours, theirs = _release("torch-xla"), _release("torch")
-    if ours != theirs:
+    if route == "torch-xla" and ours != theirs:
         return (
-            f"torch-xla {ours} needs torch {ours}, but torch {theirs} is installed; {INSTALL} in "
+            f"torch-xla {ours} needs torch {ours}, but torch {theirs} is installed; {install} in "
             "an environment of its own"
         )
     if options.device == "CPU":
         return ""
     if not (list_chips() if chips is None else [*chips]):
+        absent = f"there is no TPU ({' and '.join(CHIPS)} are absent)"
+        if route == "torch-tpu":
+            return f"{absent}, and torch-tpu has no other device"
         return (
-            f"there is no TPU ({' and '.join(CHIPS)} are absent); PJRT_DEVICE=CPU runs the same "
-            "programs on XLA's own CPU device, to try them"
+            f"{absent}; PJRT_DEVICE=CPU runs the same programs on XLA's own CPU device, to try them"
         )
     if find_spec("libtpu") is None:
-        return f"libtpu is not installed; {INSTALL}"
+        return f"libtpu is not installed; {install}"
     return ""
 
 
@@ -50,18 +56,19 @@ def list_chips() -> list[str]:
     return [node for pattern in CHIPS for node in sorted(glob(pattern))]
 
 
-def device_note(kind: str) -> str:
+def device_note(options: Options, kind: str) -> str:
     """For ``tupelo doctor``: the device in use, and how many there are."""
     count = 1 if kind == "cpu" else len(list_chips())
     more = f", the first of {count} chips; TPU_VISIBLE_CHIPS names another" if count > 1 else ""
-    return f"route torch-xla {_version('torch-xla')} over PJRT, device {kind}{more}"
+    unseen = "" if options.route == "torch-xla" else ", which no TPU has run with it"
+    return f"route {options.route} {_version(options.route)} over PJRT{unseen}, device {kind}{more}"
 
 
 def versions() -> dict[str, str]:
     """The libraries that matter."""
     return {
         name: _version(name)
-        for name in ("tupelo-backend-tpu", "torch", "torch-xla", "libtpu", "jax")
+        for name in ("tupelo-backend-tpu", "torch", "torch-xla", "torch-tpu", "libtpu", "jax")
     }
 
 
@@ -78,23 +85,30 @@ def _version(package: str) -> str:
 
 
 def open_device(options: Options, device: str) -> str:
-    """Load torch-xla, open its device, and return the device's kind, such as ``"TPU v5 lite"`` or
-    ``"cpu"``. Compiled programs of a TPU are kept in Tupelo's cache folder.
+    """Load the route's library, open its device, and return its kind, such as ``"TPU v5 lite"`` or
+    ``"cpu"``. torch-xla keeps compiled programs of a TPU in Tupelo's cache folder.
 
     Raises:
         BackendUnavailable: it does not load or open; the remedy is in the message.
     """
+    library = f"{options.route} {_version(options.route)}"
     try:
-        return _open(options, device)
+        return (_open if options.route == "torch-xla" else _open_torch_tpu)(options, device)
     except ImportError as error:
-        message = f"torch-xla {_version('torch-xla')} cannot be loaded: {error}; {INSTALL} anew"
+        message = f"{library} cannot be loaded: {error}; {INSTALL[options.route]} anew"
         raise BackendUnavailable(message) from error
     except RuntimeError as error:
         first = next(iter(str(error).strip().splitlines()), "it says nothing")
         raise BackendUnavailable(
-            f"torch-xla cannot open its device: {first}; check that no other process has it open, "
+            f"{library} cannot open its device: {first}; check that no other process has it open, "
             "and that this user may use it"
         ) from error
+
+
+def _open_torch_tpu(options: Options, device: str) -> str:
+    import torch_tpu  # noqa: F401  (its device is torch's once it is loaded)
+
+    return str(torch.get_device_module(device).get_device_name())
 
 
 def _open(options: Options, device: str) -> str:

@@ -236,11 +236,9 @@ class ReferenceAttention(AttentionBackend):
         self._offsets = torch.arange(page_size, device=runtime.device)
 
     def plan(self, inputs: StepInputs, out: Plan | None = None) -> Plan:
-        # Pages of the longest row: a host integer, and the table's full width under static buckets.
-        longest = int(inputs.host.seq_lens.max(initial=1))
-        pages = (
-            -(-longest // self._page_size) if inputs.host.bucket.tokens == 0 else self._max_pages
-        )
+        pages = self._max_pages  # under static buckets; else as many as the longest row has
+        if inputs.host.bucket.tokens == 0:
+            pages = -(-int(inputs.host.seq_lens.max(initial=1)) // self._page_size)
         pages = pages if inputs.page_tables else 0  # a model that stores nothing
         stores, gathers = [], []
         for mapping, table in zip(inputs.slot_mapping, inputs.page_tables, strict=True):
