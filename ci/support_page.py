@@ -220,6 +220,8 @@ def _runs(columns: list[Json]) -> str:
 
 
 def _proof(column: Json, proof: Json) -> str:
+    if "not_run" in proof:
+        return f"{NOT_RUN}: {proof['not_run']}"
     total = proof["passed"] + proof["failed"]
     if proof["failed"]:
         return f"**failed** ({proof['failed']} of {total})"

@@ -6,7 +6,8 @@
 A REPORT is the kit's conformance.json, or what a vendor's pipeline joined it into; several must be
 of different levels. A certificate.json is a summary already: put it into ci/support. Without the
 hardware, ``--how`` says on what it ran instead. A proof's file is what another part of the pipeline
-wrote; the outcomes in it are counted. Then run support_page.py.
+wrote; the outcomes in it are counted. What a backend offers and nothing has run is named by
+``--not-run``. Then run support_page.py.
 """
 
 import argparse
@@ -111,12 +112,15 @@ def main() -> int:
     parser.add_argument("--date", required=True, help="when it ran, such as 2026-01-31")
     parser.add_argument("--command", required=True, help="that makes these reports")
     parser.add_argument("--proof", action="append", default=[], metavar="WHAT=FILE[#PART]")
+    parser.add_argument("--not-run", action="append", default=[], metavar="WHAT=WHY")
     parser.add_argument("--out", required=True, type=Path, metavar="FILE")
     args = parser.parse_args()
     documents = [json.loads(path.read_text(encoding="utf-8")) for path in args.reports]
     try:
         summary = summarise([report for document in documents for report in kit_reports(document)])
         proofs = [read_proof(text) for text in args.proof]
+        missing = [text.partition("=") for text in args.not_run]
+        proofs += [{"what": what, "not_run": why} for what, _, why in missing]
     except ValueError as error:
         print(f"support_summary.py: {error}", file=sys.stderr)
         return 2

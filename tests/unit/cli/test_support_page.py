@@ -119,14 +119,16 @@ def test_a_pipelines_json_and_its_proofs(tmp_path: Path) -> None:
     command = [sys.executable, str(ROOT / "ci" / "support_summary.py"), str(file)]
     asked = ["--device", "a glow", "--date", "2026-01-31", "--command", "ci/run.sh"]
     proofs = [f"--proof={what}={file}#{what}" for what in ("conform", "late", "parts")]
-    subprocess.run([*command, *asked, *proofs, "--out", str(out)], check=True)
+    missing = "--not-run=its other route=there is no glow"
+    subprocess.run([*command, *asked, *proofs, missing, "--out", str(out)], check=True)
     made = json.loads(out.read_text())
     assert made["groups"] == {"contract": {"passed": 1}}
-    counted = [(p["what"], p["passed"], p["failed"]) for p in made["proofs"]]
+    counted = [(p["what"], p["passed"], p["failed"]) for p in made["proofs"] if "passed" in p]
     assert counted == [("conform", 1, 0), ("late", 1, 0), ("parts", 1, 1)]
     rendered = page.render([made])
     assert "| `glow`: a glow | parts | **failed** (1 of 2) |" in rendered
     assert "| `glow`: a glow | late | passed on hardware |" in rendered
+    assert "| `glow`: a glow | its other route | not run: there is no glow |" in rendered
     refused = [*command, *asked, f"--proof=x={file}#nothing", "--out", str(out)]
     assert subprocess.run(refused, capture_output=True, check=False).returncode != 0
 

@@ -90,26 +90,11 @@ def attend(
     return out
 
 
-def _block(
-    shape: Shape,
-    row_firsts: Any,
-    row_ends: Any,
-    cu_seqlens: Any,
-    offsets: Any,
-    pages: Any,
-    q: Any,
-    sinks: Any,
-    k_pool: Any,
-    v_pool: Any,
-    out: Any,
-    k_piece: Any,
-    v_piece: Any,
-    arrived: Any,
-    best: Any,
-    total: Any,
-    summed: Any,
-) -> None:
+def _block(shape: Shape, *refs: Any) -> None:
     """One block of tokens: ``best`` and ``total`` of the softmax so far, ``summed`` values."""
+    row_firsts, row_ends, cu_seqlens, offsets, pages, q, sinks, k_pool, v_pool, out, *own = refs
+    k_piece, v_piece, arrived, *sums = own
+    best, total, summed = sums
     block = pl.program_id(0)
     if shape.sinks:
         best[...] = jnp.broadcast_to(sinks[...], best.shape)
@@ -154,7 +139,7 @@ def _block(
             for head in range(shape.num_kv_heads):
                 lanes = pl.ds(head * shape.head_dim, shape.head_dim)
                 keys, values = k_piece[slot, :, lanes], v_piece[slot, :, lanes]
-                _add(shape, q[head], keys, values, visible, head, best, total, summed)
+                _add(shape, q[head], keys, values, visible, head, sums)
             return carry
 
         return lax.fori_loop(first, stop, one_piece, carry)
@@ -175,27 +160,13 @@ def _visible(shape: Shape, block: Any, begin: Any, end: Any, before: Any, piece:
     return visible if shape.window is None else visible & (distance < shape.window)
 
 
-def _add(
-    shape: Shape,
-    q: Any,
-    keys: Any,
-    values: Any,
-    visible: Any,
-    head: int,
-    best: Any,
-    total: Any,
-    summed: Any,
-) -> None:
+def _add(shape: Shape, q: Any, keys: Any, values: Any, visible: Any, head: int, sums: Any) -> None:
     """Take a piece's keys and values of one K/V head into the running softmax."""
-    contract_last = (((1,), (1,)), ((), ()))
+    best, total, summed = sums
     precision = lax.Precision.HIGHEST if q.dtype == jnp.float32 else None
-    scores = shape.scale * lax.dot_general(
-        q,
-        keys.astype(q.dtype),
-        contract_last,
-        precision=precision,
-        preferred_element_type=jnp.float32,
-    )
+    exact = {"precision": precision, "preferred_element_type": jnp.float32}
+    contract_last = (((1,), (1,)), ((), ()))
+    scores = shape.scale * lax.dot_general(q, keys.astype(q.dtype), contract_last, **exact)
     if shape.soft_cap is not None:
         scores = shape.soft_cap * jnp.tanh(scores / shape.soft_cap)
     scores = jnp.where(visible, scores, NEGATIVE)
@@ -205,12 +176,7 @@ def _add(
     shrink = jnp.exp(old - new)
     wide = (weights.shape[0], 128)
     best[head] = jnp.broadcast_to(new, wide)
-    sums = shrink * total[head, :, :1] + jnp.sum(weights, axis=1, keepdims=True)
-    total[head] = jnp.broadcast_to(sums, wide)
-    added = jnp.dot(
-        weights.astype(q.dtype),
-        values.astype(q.dtype),
-        precision=precision,
-        preferred_element_type=jnp.float32,
-    )
+    whole = shrink * total[head, :, :1] + jnp.sum(weights, axis=1, keepdims=True)
+    total[head] = jnp.broadcast_to(whole, wide)
+    added = jnp.dot(weights.astype(q.dtype), values.astype(q.dtype), **exact)
     summed[head] = shrink * summed[head] + added
