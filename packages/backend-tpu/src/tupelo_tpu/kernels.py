@@ -15,9 +15,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tupelo.backend import Kernel, Tier
-from tupelo.ops import LinearWeight, sampling
+from tupelo.ops import LinearWeight
 from tupelo.ops.activation import ACTIVATIONS
 from tupelo.ops.moe import EXPERT_ACTIVATIONS, choose_experts
+from tupelo.ops.sampling import drawn_place
 
 
 def gelu_mul(x: Tensor) -> Tensor:
@@ -37,10 +38,11 @@ def sample_top_k_top_p(
     logits: Tensor, top_k: Tensor, top_p: Tensor, min_p: Tensor, uniform: Tensor
 ) -> Tensor:
     """See ``tupelo.ops.sampling.sample_top_k_top_p``."""
-    if not len(logits):
-        return torch.empty(0, dtype=torch.int64, device=logits.device)
     level = torch.where(logits == 0, torch.zeros_like(logits), logits)  # one zero
-    return sampling.sample_top_k_top_p(level, top_k, top_p, min_p, uniform)
+    ordered, ids = torch.sort(level, dim=-1, descending=True, stable=True)
+    place = drawn_place(ordered, top_k, top_p, min_p, uniform)
+    rank = torch.arange(logits.shape[1], device=logits.device).unsqueeze(0)
+    return torch.where(rank == place, ids, torch.zeros_like(ids)).sum(-1)
 
 
 def moe_route(

@@ -44,8 +44,16 @@ def sample_top_k_top_p(
         (num_rows,) int64 ids.
     """
     ordered, ids = torch.sort(logits, dim=-1, descending=True, stable=True)
-    rank = torch.arange(logits.shape[1], device=logits.device).unsqueeze(0)
-    limit = torch.where(top_k < 1, logits.shape[1], top_k).unsqueeze(1)
+    place = drawn_place(ordered, top_k, top_p, min_p, uniform)
+    return ids.gather(1, place).squeeze(1)
+
+
+def drawn_place(
+    ordered: Tensor, top_k: Tensor, top_p: Tensor, min_p: Tensor, uniform: Tensor
+) -> Tensor:
+    """Where ``sample_top_k_top_p`` finds its ids, in logits from the largest on: (num_rows, 1)."""
+    rank = torch.arange(ordered.shape[1], device=ordered.device).unsqueeze(0)
+    limit = torch.where(top_k < 1, ordered.shape[1], top_k).unsqueeze(1)
     ordered = torch.where(rank < limit, ordered, torch.full_like(ordered, NEGATIVE))
     probs = torch.softmax(ordered, dim=-1)
     before = probs.cumsum(-1) - probs
@@ -54,6 +62,6 @@ def sample_top_k_top_p(
     kept = torch.where(keep, probs, torch.zeros_like(probs))
     total = kept.cumsum(-1)
     threshold = uniform.unsqueeze(1) * total[:, -1:]
-    chosen = (total <= threshold).sum(-1, keepdim=True).clamp(max=logits.shape[1] - 1)
+    chosen = (total <= threshold).sum(-1, keepdim=True).clamp(max=ordered.shape[1] - 1)
     last_kept = keep.sum(-1, keepdim=True) - 1
-    return ids.gather(1, torch.minimum(chosen, last_kept)).squeeze(1)
+    return torch.minimum(chosen, last_kept)
