@@ -51,6 +51,7 @@ from tests.kit.broken import (
     silu_mul,
     wrong_share,
 )
+from tests.kit.broken_cut import CutBeforeItStores
 from tests.kit.broken_groups import PrefixOfNeighbour, PrefixWeightForgotten
 from tests.kit.broken_pooling import (
     FirstForMean,
@@ -156,6 +157,12 @@ MUTANTS: dict[str, Mutant] = {
     ),
     "packed_keys_as_they_came": Mutant(
         _attention(PackedKeysAsTheyCame),
+        "attention/",
+        ("attention/packed_qkv/float32",),
+        ("attention/prefill/page_4", "attention/mixed/page_4"),
+    ),
+    "cut_before_it_stores": Mutant(
+        _attention(CutBeforeItStores),
         "attention/",
         ("attention/packed_qkv/float32",),
         ("attention/prefill/page_4", "attention/mixed/page_4"),

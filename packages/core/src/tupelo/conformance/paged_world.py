@@ -18,6 +18,8 @@ from tupelo.backend import (
     RunnerParts,
     StepInputs,
 )
+from tupelo.backend.graphs.cut import CutAttention
+from tupelo.backend.graphs.pieces import StepMemory
 from tupelo.batch import Batch, Bucket, PrefixGroups
 from tupelo.conformance.case import CheckFailed, check
 from tupelo.conformance.dense import Doubles, attend
@@ -179,6 +181,33 @@ class PagedWorld:
         g = self.geometry
         blank = np.zeros((len(qkv), g.num_kv_heads, g.head_dim))
         self._extend(0, rows, blank, blank)  # lengths alone: what is stored is the split's
+        return out[: len(qkv)]
+
+    def cut_step(self, rows: Sequence[Row], qkv: Floats, split: HeadSplit) -> Tensor | None:
+        """``packed_step`` in two parts, the first at more tokens than the step's, as a captured
+        piece has it; None where the backend's attention has no parts."""
+        attention, spec = self.attention, self.group_of[0]
+        if not isinstance(attention, CutAttention):
+            return None
+        starts = self._place(rows)
+        with torch.inference_mode(), self.runtime.stream():
+            inputs = self._inputs(rows, starts, None)
+            padded = len(inputs.input_ids) + 3
+            sent = self._pad_rows(qkv, padded)
+            memory = StepMemory(padded, NUM_SLOTS, inputs)
+            begun_plan = attention.plan(memory.decode_inputs(padded))
+            memory.fill(inputs, padded)
+            plan = attention.plan(inputs)
+            begun = attention.begin_qkv(
+                sent, memory.positions, split, spec, 0, self.pool, begun_plan
+            )
+            if begun is None:
+                return None
+            attention.finish_qkv(begun, spec, 0, self.pool, plan)
+            out = begun.out.cpu()
+        g = self.geometry
+        blank = np.zeros((len(qkv), g.num_kv_heads, g.head_dim))
+        self._extend(0, rows, blank, blank)
         return out[: len(qkv)]
 
     def step(

@@ -288,9 +288,10 @@ def _invariant(target: Target, geometry: Geometry) -> None:
 
 
 def _packed_qkv(target: Target, geometry: Geometry) -> None:
-    """``forward_qkv`` is ``forward`` of its split: for prompts, chunks after them, and decoding."""
+    """``forward_qkv`` is ``forward`` of its split, and so are its two parts where it has such: for
+    prompts, chunks after them, and decoding."""
     g = geometry
-    fused, apart = (PagedWorld(target, g, seed=4) for _ in range(2))
+    fused, apart, cut = (PagedWorld(target, g, seed=4) for _ in range(3))
     random = np.random.default_rng(4)
     split = _split(fused, random)
     width = (g.num_heads + 2 * g.num_kv_heads) * g.head_dim
@@ -301,6 +302,9 @@ def _packed_qkv(target: Target, geometry: Geometry) -> None:
         off = float((got - want).abs().max())
         limit = 8 * TOLERANCES[g.dtype].absolute  # normed and rotated first: rounded twice more
         check(off <= limit, f"forward_qkv is off by {off:.3g} from split and forward; {rows}")
+        parts = cut.cut_step(rows, qkv, split)
+        off = 0.0 if parts is None else float((parts.float() - want).abs().max())
+        check(off <= limit, f"begin_qkv and finish_qkv are off by {off:.3g}; {rows}")
 
 
 def _absorbed(target: Target, geometry: Geometry) -> None:
