@@ -119,7 +119,7 @@ def main() -> int:
     try:
         summary = summarise([report for document in documents for report in kit_reports(document)])
         proofs = [read_proof(text) for text in args.proof]
-        missing = [text.partition("=") for text in args.not_run]
+        missing = [text.rpartition("=") for text in args.not_run]
         proofs += [{"what": what, "not_run": why} for what, _, why in missing]
     except ValueError as error:
         print(f"support_summary.py: {error}", file=sys.stderr)
