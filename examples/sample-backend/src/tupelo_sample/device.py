@@ -32,10 +32,32 @@ def open_device() -> None:
         library.impl("aten::_copy_from", "privateuseone", _copy_from)
 
 
+@torch.inference_mode(False)  # a tensor of one mode has no views in the other
+def _on_host(func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    """Every op on tensors of the device comes here, and the host computes it."""
+    kwargs = dict(kwargs or {})
+    leaves = kwargs.get("device") is not None and torch.device(kwargs["device"]).type != NAME
+    if "device" in kwargs:
+        kwargs["device"] = "cpu"
+    given = [t for t in trees.tree_leaves((args, kwargs)) if isinstance(t, Tensor)]
+    strange = [t for t in given if t.device.type != NAME and t.dim()]
+    if strange and func.overloadpacket.__name__ not in _CROSSING:
+        raise RuntimeError(f"{func}: tensors on {strange[0].device} and on {DEVICE}")
+    before = {id(t.host): t for t in given if isinstance(t, DeviceTensor)}
+    args, kwargs = trees.tree_map_only(DeviceTensor, lambda t: t.host, (args, kwargs))
+    made = func(*args, **kwargs)
+    if leaves:
+        return made
+    return trees.tree_map_only(
+        Tensor, lambda t: before[id(t)] if id(t) in before else DeviceTensor(t), made
+    )
+
+
 class DeviceTensor(Tensor):
     """A tensor on the device; ``host`` holds its numbers."""
 
     host: Tensor
+    __torch_dispatch__: Any = staticmethod(_on_host)
 
     @staticmethod
     def __new__(cls, host: Tensor) -> "DeviceTensor":
@@ -45,29 +67,6 @@ class DeviceTensor(Tensor):
         )
         made.host = host
         return made
-
-    @classmethod
-    @torch.inference_mode(False)  # a tensor of one mode has no views in the other
-    def __torch_dispatch__(  # type: ignore[override]  # torch declares it as a function of C
-        cls, func: Any, types: Any, args: Any = (), kwargs: Any = None
-    ) -> Any:
-        """Every op on tensors of the device comes here, and the host computes it."""
-        kwargs = dict(kwargs or {})
-        leaves = kwargs.get("device") is not None and torch.device(kwargs["device"]).type != NAME
-        if "device" in kwargs:
-            kwargs["device"] = "cpu"
-        given = [t for t in trees.tree_leaves((args, kwargs)) if isinstance(t, Tensor)]
-        strange = [t for t in given if t.device.type != NAME and t.dim()]
-        if strange and func.overloadpacket.__name__ not in _CROSSING:
-            raise RuntimeError(f"{func}: tensors on {strange[0].device} and on {DEVICE}")
-        before = {id(t.host): t for t in given if isinstance(t, cls)}
-        args, kwargs = trees.tree_map_only(cls, lambda t: t.host, (args, kwargs))
-        made = func(*args, **kwargs)
-        if leaves:
-            return made
-        return trees.tree_map_only(
-            Tensor, lambda t: before[id(t)] if id(t) in before else cls(t), made
-        )
 
 
 def _empty(*sizes: Any, dtype: Any = None, **others: Any) -> Tensor:
