@@ -96,7 +96,8 @@ class XlaRuntime(Runtime):
 
 
 class _Computed(Ticket[None]):
-    """Whether tensors are there; fetching one waits by itself."""
+    """Whether tensors are there. Another thread tells, and may do so after they could be fetched:
+    whoever has waited must find them ready."""
 
     def __init__(self, passed: Sequence[threading.Event]) -> None:
         self._passed = passed
@@ -105,7 +106,8 @@ class _Computed(Ticket[None]):
         return all(event.is_set() for event in self._passed)
 
     def wait(self) -> None:
-        return
+        for event in self._passed:
+            event.wait()
 
 
 class _XlaEvent(Event):
