@@ -4,10 +4,10 @@
         ci/support/cuda-h100.json REPORT.json ... --proof "what else=FILE.json#part"
 
 A REPORT is the kit's conformance.json, or what a vendor's pipeline joined it into; several must be
-of different levels. A certificate.json is a summary already: put it into ci/support. Without the
-hardware, ``--how`` says on what it ran instead. A proof's file is what another part of the pipeline
-wrote; the outcomes in it are counted. What a backend offers and nothing has run is named by
-``--not-run``. Then run support_page.py.
+of different levels, or all shares of one. A certificate.json is a summary already: put it into
+ci/support. Without the hardware, ``--how`` says on what it ran instead. A proof's file is what
+another part of the pipeline wrote; the outcomes in it are counted. What a backend offers and
+nothing has run is named by ``--not-run``. Then run support_page.py.
 """
 
 import argparse
@@ -29,14 +29,20 @@ def summarise(reports: list[Json]) -> Json:
         kernel that serve, or ``failed``.
 
     Raises:
-        ValueError: none, of several backends, or of a level twice.
+        ValueError: none, of several backends, of a level twice, or of some of its shares.
     """
     names = {report["backend"]["name"] for report in reports}
-    levels = [level for report in reports for level in report["levels"]]
     if len(names) != 1:
         raise ValueError(f"reports of {len(names)} backends: {', '.join(sorted(names))}")
-    if len(levels) != len(set(levels)):
-        raise ValueError(f"a level is in two reports: {sorted(levels)}")
+    shares: dict[int, list[tuple[int, int]]] = {}
+    for report in reports:
+        for level in report["levels"]:
+            k, n = report.get("share", (1, 1))
+            shares.setdefault(level, []).append((n, k))
+    for level, found in shares.items():
+        n = found[0][0]
+        if sorted(found) != [(n, k) for k in range(1, n + 1)]:
+            raise ValueError(f"level {level}: not each share once: {sorted(found)}")
     backend = reports[-1]["backend"]
     return {
         "backend": backend["name"],
@@ -44,7 +50,7 @@ def summarise(reports: list[Json]) -> Json:
         "torch": reports[-1]["torch"],
         "versions": backend["versions"],
         "contract": backend["contract"],
-        "levels": sorted(levels),
+        "levels": sorted(shares),
         "counts": _sum([report["counts"] for report in reports]),
         "groups": group_cells(case for report in reports for case in report["cases"]),
         "ops": op_cells(row for report in reports for row in report["ops"]),

@@ -11,7 +11,8 @@ named ``serve`` (a model, its reply and its speed: ci/serve.py). Options after `
 benchmarks among them.
 
 With ``--at-once`` several run side by side, which is for proofs; ``conform@1`` is the
-kit's level 1, ``parity@2/4`` every fourth family from the second on.
+kit's level 1, ``conform@2@1/4`` every fourth case of its level 2, ``parity@2/4`` every fourth
+family from the second on.
 """
 
 import argparse
@@ -102,7 +103,12 @@ def run_part(part: str, args: argparse.Namespace, limit_s: float) -> dict[str, A
 
 
 def stop(process: subprocess.Popen[bytes]) -> int:
-    """End a part that ran out of time; it prints first where its threads are."""
+    """End a part that ran out of time; it prints first where its threads are.
+
+    Inside MLIR's passes the signal ends the pass instead, so that a case may fail at the very end:
+    "PassManager::run failed".
+    """
+    print(f"out of time: process {process.pid} is told to abort", flush=True)
     process.send_signal(signal.SIGABRT)
     try:
         process.wait(10)
@@ -134,7 +140,9 @@ def plan_part(
         attention = {"conform": "triton"}.get(part, part.removeprefix("conform-"))
         backend = "narrow:backend" if attention == "flashinfer" else "cuda"
         command = [python, "-m", "tupelo.conformance", "--backend", backend]
-        command += ["--level", share or args.levels, "--report", str(folder), "-v"]
+        levels, _, share = share.partition("@")
+        command += ["--level", levels or args.levels, "--report", str(folder), "-v"]
+        command += ["--share", share] if share else []
         path = f"{HERE}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"
         environment = {"TUPELO_CUDA_ATTENTION": attention, "PYTHONPATH": path}
         return command, environment, folder / "conformance.json"

@@ -117,6 +117,15 @@ def test_refusal_is_1_and_leaves_a_certificate_that_says_why(
     assert (tmp_path / "conformance.json").is_file()
 
 
+def test_a_share_of_the_cases_is_no_certificate() -> None:
+    half = run_kit(Target(NAMED), only="contract/", share=(1, 2))
+    assert "only share 1 of 2 ran" in reasons_against(half)
+    assert not any(
+        r.startswith("only share")
+        for r in reasons_against(run_kit(Target(NAMED), only="contract/"))
+    )
+
+
 def test_a_certificate_needs_a_folder(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--backend", f"{ANSWERS}:good", "--profile", "certified"]) == 2
     assert "--report" in capsys.readouterr().err

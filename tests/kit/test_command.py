@@ -103,6 +103,28 @@ def test_a_failure_is_1(capsys: pytest.CaptureFixture[str]) -> None:
     assert f"FAILED {RED[0]}: output 0 at" in capsys.readouterr().out
 
 
+def test_shares_together_are_all_cases(tmp_path: Path) -> None:
+    args = ["--backend", f"{ANSWERS}:bad", "--only", "ops/rms_norm", "--report", str(tmp_path)]
+    ran = []
+    for share in ("1/1", "1/3", "2/3", "3/3"):
+        main([*args, "--share", share])
+        cases = json.loads((tmp_path / "conformance.json").read_text())["cases"]
+        ran.append([case["id"] for case in cases])
+    whole, *shares = ran
+    assert shares == [whole[0::3], whole[1::3], whole[2::3]]
+
+
+@pytest.mark.parametrize("share", ["0/2", "3/2", "2", "a/b", "1/2/3", ""])
+def test_a_share_that_is_none_is_usage(share: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--backend", f"{ANSWERS}:good", "--share", share]) == 2
+    assert f"--share {share}: allowed: K/N" in capsys.readouterr().err
+
+
+def test_a_failure_that_is_known_of_another_share_is_no_matter(tmp_path: Path) -> None:
+    args = expect(tmp_path, *RED)
+    assert [main([*args, "--share", f"{k}/2"]) for k in (1, 2)] == [0, 0]
+
+
 def test_nothing_passed_is_1() -> None:
     assert main(["--backend", f"{ANSWERS}:good", "--only", "no/such/case"]) == 1
 

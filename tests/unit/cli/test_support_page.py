@@ -99,13 +99,29 @@ def test_ops_say_who_serves_them() -> None:
     assert page.op_cell(ran, "embedding") == "reference"
 
 
+def test_shares_of_a_level_make_one_column() -> None:
+    kernels = (Kernel(op="rms_norm", name="glow_rms_norm", fn=wrong),)
+    backend = Backend(
+        name="glow", device="cpu", kernels=kernels, capabilities=Capabilities(window=False)
+    )
+    only = "ops/rms_norm/float32/"
+    shares = [as_json(run_kit(Target(backend), (1,), only=only, share=(k, 2))) for k in (1, 2)]
+    whole = as_json(run_kit(Target(backend), (1,), only=only))
+    for order in (shares, shares[::-1]):
+        ran = column(*json.loads(json.dumps(order)))
+        assert ran["groups"] == column(json.loads(json.dumps(whole)))["groups"]
+        assert page.op_cell(ran, "rms_norm") == "**failed** in float32"
+
+
 def test_reports_that_do_not_belong_together_are_refused() -> None:
     one = report((0,), only="contract/record")
     other = {**one, "backend": {**one["backend"], "name": "other"}}
     with pytest.raises(ValueError, match="reports of 2 backends: glow, other"):
         summary.summarise([one, other])
-    with pytest.raises(ValueError, match="a level is in two reports"):
+    with pytest.raises(ValueError, match="level 0: not each share once"):
         summary.summarise([one, one])
+    with pytest.raises(ValueError, match="level 0: not each share once"):
+        summary.summarise([{**one, "share": [1, 2]}])
     with pytest.raises(ValueError, match="reports of 0 backends"):
         summary.summarise([])
 

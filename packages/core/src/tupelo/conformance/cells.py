@@ -47,6 +47,8 @@ def op_cells(rows: Iterable[Json]) -> dict[str, dict[str, str]]:
     """By op and dtype the tier and kernel that serve, or ``failed``."""
     ops: dict[str, dict[str, str]] = {}
     for row in rows:
-        served = FAILED if row["failed"] else f"{row['tier']} {row['kernel']}"
-        ops.setdefault(row["op"], {})[row["dtype"]] = served
+        served = ops.setdefault(row["op"], {})
+        if row["failed"]:
+            served[row["dtype"]] = FAILED
+        served.setdefault(row["dtype"], f"{row['tier']} {row['kernel']}")
     return ops

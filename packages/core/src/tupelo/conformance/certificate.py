@@ -112,6 +112,8 @@ def reasons_against(report: Report) -> list[str]:
         found.append(f"levels {', '.join(map(str, report.levels))} are not all of {[*LEVELS]}")
     if report.only:
         found.append(f"only cases that begin with {report.only} ran")
+    if report.share != (1, 1):
+        found.append("only share {} of {} ran".format(*report.share))
     if not backend.hardware:
         found.append(f"it ran on {backend.device}, and the backend names no hardware there")
     found += [f"{name} is red" for name in report.failed_ids]

@@ -36,6 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         _check_profile(args)
         levels = _levels(args.level)
+        share = _share(args.share)
         known = read_known(args.expect) if args.expect else ()
         factory = find_factory(source)
     except ConfigError as error:
@@ -55,7 +56,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"backend {source} is unavailable: {answer.reason}", file=sys.stderr)
         return UNAVAILABLE
     show = _printer(args.verbose)
-    report = run_kit(Target(answer, source), levels, only=args.only, known=known, on_result=show)
+    report = run_kit(
+        Target(answer, source), levels, only=args.only, share=share, known=known, on_result=show
+    )
     if args.report:
         write_reports(report, args.report)
     print(summary(report))
@@ -109,6 +112,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--only", default="", metavar="PREFIX", help="only cases with this prefix")
     parser.add_argument(
+        "--share",
+        default="1/1",
+        metavar="K/N",
+        help="of these cases every Nth from the Kth on, so that N processes run all",
+    )
+    parser.add_argument(
         "--expect", type=Path, metavar="FILE", help="known failures, such as conformance.toml"
     )
     parser.add_argument("-v", "--verbose", action="store_true", help="print every case")
@@ -125,6 +134,13 @@ def _levels(text: str) -> list[int]:
     if not all(p in map(str, LEVELS) for p in parts):
         raise ConfigError(f"--level {text}: allowed: {', '.join(map(str, LEVELS))}")
     return [int(p) for p in parts]
+
+
+def _share(text: str) -> tuple[int, int]:
+    k, slash, n = text.partition("/")
+    if not (slash and k.isdecimal() and n.isdecimal() and 1 <= int(k) <= int(n)):
+        raise ConfigError(f"--share {text}: allowed: K/N, K from 1 to N")
+    return int(k), int(n)
 
 
 def _printer(verbose: bool) -> Callable[[Result], None]:

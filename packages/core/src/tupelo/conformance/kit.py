@@ -41,12 +41,14 @@ class Report:
     Attributes:
         target: what was tested. levels: which were run. results: in the order of running.
         only: what the ids of the cases that were run begin with; "" if all were.
+        share: (k, n): of these, every nth from the kth on.
     """
 
     target: Target
     levels: tuple[int, ...]
     results: list[Result] = field(default_factory=list)
     only: str = ""
+    share: tuple[int, int] = (1, 1)
 
     def having(self, *statuses: Status) -> list[Result]:
         """The results of these statuses."""
@@ -69,6 +71,7 @@ def run_kit(
     levels: Iterable[int] = (0, 1, 2, 3, 4),
     *,
     only: str = "",
+    share: tuple[int, int] = (1, 1),
     known: tuple[KnownFailure, ...] = (),
     on_result: Callable[[Result], None] = lambda result: None,
 ) -> Report:
@@ -77,19 +80,30 @@ def run_kit(
     Args:
         levels: which levels to run.
         only: run only cases whose id starts with this.
-        known: failures that are known; those of cases outside ``levels`` and ``only`` are ignored.
+        share: (k, n): of these, every nth from the kth on, so that n processes run all.
+        known: failures that are known; those of cases that are not chosen are ignored.
         on_result: called with each result as it comes, before ``known`` is applied.
     """
     chosen = tuple(sorted(set(levels)))
     results = []
+    others = set()
+    for index, case in enumerate(_cases(target, chosen, only)):
+        if index % share[1] == share[0] - 1:
+            results.append(run_case(case))
+            on_result(results[-1])
+        else:
+            others.add(case.id)
+    relevant = tuple(k for k in known if _selected(k.id, chosen, only) and k.id not in others)
+    return Report(target, chosen, apply_known(results, relevant), only, share)
+
+
+def _cases(target: Target, levels: tuple[int, ...], only: str) -> Iterator[Case]:
+    """The cases of these levels whose id starts with ``only``, one by one."""
     for name, (level, suite) in SUITES.items():
-        if level in chosen:
+        if level in levels:
             for case in _collect(name, level, suite, target):
                 if case.id.startswith(only):
-                    results.append(run_case(case))
-                    on_result(results[-1])
-    relevant = tuple(k for k in known if _selected(k.id, chosen, only))
-    return Report(target, chosen, apply_known(results, relevant), only)
+                    yield case
 
 
 def _collect(name: str, level: int, suite: Suite, target: Target) -> Iterator[Case]:

@@ -72,6 +72,7 @@ def as_json(report: Report) -> dict[str, object]:
             "capabilities": asdict(backend.capabilities),
         },
         "levels": list(report.levels),
+        "share": list(report.share),
         "green": report.green,
         "counts": _counts(report.results),
         "ops": op_rows(report),
