@@ -23,6 +23,7 @@ from tupelo.backend import (
 from tupelo.backend.graphs.cut import Begun
 from tupelo.backend.graphs.runner import GraphRunner
 from tupelo.checkpoint import parse_hf_config
+from tupelo.conformance import Target, run_kit
 from tupelo.conformance.levels.pooling import models
 from tupelo.engine import Engine
 from tupelo.engine.build import Source
@@ -295,6 +296,23 @@ def test_attention_that_can_be_cut_begins_in_the_pieces(
     assert _run(fake.record, GREEDY) == _run(eager, GREEDY)
     assert fake.runner is not None
     assert 0 < fake.runner.num_cut < most
+
+
+class _NeverCut(_CutReference):
+    """Can be asked, as what has several implementations can."""
+
+    def begin_qkv(self, *args: Any) -> None:
+        return None
+
+
+@pytest.mark.parametrize("attention", [ReferenceAttention, _CutReference, _NeverCut])
+def test_the_kit_is_green_where_steps_may_be_cut(
+    attention: Callable[..., AttentionBackend],
+) -> None:
+    fake = _Backend(attention, cut=True)
+    for only in ("runner/", "attention/packed_qkv/"):
+        report = run_kit(Target(fake.record), (2,), only=only)
+        assert report.green, [r.message for r in report.results if r.id in report.failed_ids]
 
 
 def test_pieces_that_give_something_else_are_not_used(eager: Backend) -> None:

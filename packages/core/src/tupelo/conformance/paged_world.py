@@ -201,14 +201,14 @@ class PagedWorld:
             begun = attention.begin_qkv(
                 sent, memory.positions, split, spec, 0, self.pool, begun_plan
             )
-            if begun is None:
-                return None
-            attention.finish_qkv(begun, spec, 0, self.pool, plan)
-            out = begun.out.cpu()
+            out = None
+            if begun is not None:
+                attention.finish_qkv(begun, spec, 0, self.pool, plan)
+                out = begun.out.cpu()[: len(qkv)]
         g = self.geometry
         blank = np.zeros((len(qkv), g.num_kv_heads, g.head_dim))
         self._extend(0, rows, blank, blank)
-        return out[: len(qkv)]
+        return out
 
     def step(
         self,

@@ -62,6 +62,9 @@ FULL_SIZES = (2048, 4096)
 TRIED_ROWS = 3
 """Decode rows of the step that captured prompt steps are compared with."""
 
+TRIED_IDS = 17
+"""Its token ids are below this, as every vocabulary has them."""
+
 
 @dataclass(slots=True)
 class GraphForward(Forward):
@@ -180,7 +183,7 @@ class GraphRunner(EagerRunner):
         counts = [*(1,) * decoding, *rows_of(count - decoding, self._prompt_limit())]
         batch = idle_batch(counts, self._scratch_slot, len(self._tables), Bucket())
         batch.num_decode_rows = decoding
-        batch.input_ids = np.arange(1, count + 1, dtype=np.int32) % 97
+        batch.input_ids = np.arange(1, count + 1, dtype=np.int32) % TRIED_IDS
         return self._stage(batch)[0]
 
     def _as_eager(self, pieces: Pieces) -> bool:
