@@ -85,7 +85,7 @@ async def test_bytes_that_are_no_message_change_nothing(client: EngineClient) ->
     socket = zmq.Context.instance().socket(zmq.PUSH)
     socket.connect(f"ipc://{client._folder / 'from-engine'}")
     for data in (b"", b"\x00" * 100, os.urandom(1000), b"\x81\xa4type\xa6Submit"):
-        await client._outbox.send(data)
+        client._outbox.send(data)
         socket.send(data)
     outputs = await collect(client, "after")
     assert len([t for output in outputs for t in output.token_ids]) == 8

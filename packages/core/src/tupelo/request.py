@@ -332,6 +332,11 @@ def check_token_ids(ids: Sequence[int], vocab_size: int, *, param: str) -> None:
     Raises:
         InvalidRequest: names ``param`` and the first bad value.
     """
+    if (
+        set(map(type, ids)) <= {int}
+        and 0 <= min(ids, default=0) <= max(ids, default=0) < vocab_size
+    ):
+        return
     for token in ids:
         if type(token) is not int or not 0 <= token < vocab_size:
             raise InvalidRequest(

@@ -14,7 +14,6 @@ from typing import Any, NamedTuple
 
 import msgspec
 import zmq
-import zmq.asyncio
 
 from tupelo import errors
 from tupelo.config import EngineConfig, engine_environment
@@ -81,6 +80,7 @@ class EngineClient:
         self._folder: Path | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._streams: dict[str, asyncio.Queue[Output | None]] = {}
+        self._unheard: set[str] = set()
         self._failures: dict[str, RequestError] = {}
         self._replies: dict[int, asyncio.Future[Reply]] = {}
         self._number = 0
@@ -113,7 +113,7 @@ class EngineClient:
         """
         self._on_progress = on_progress
         self._folder = Path(tempfile.mkdtemp(prefix="tupelo-"))  # mode 0700
-        context = zmq.asyncio.Context.instance()
+        context: zmq.Context[zmq.Socket[bytes]] = zmq.Context.instance()
         self._outbox = context.socket(zmq.PUSH)
         self._outbox.set_hwm(0)
         self._outbox.setsockopt(zmq.RECONNECT_IVL, RETRY_MS)
@@ -121,7 +121,9 @@ class EngineClient:
         self._inbox = context.socket(zmq.PULL)
         self._inbox.set_hwm(0)
         self._inbox.bind(f"ipc://{self._folder / 'from-engine'}")
-        self._started = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        loop.add_reader(self._inbox.fileno(), self._read)
+        self._started = loop.create_future()
         self._process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-P",  # no modules from the working directory, which may be a model's folder
@@ -135,10 +137,7 @@ class EngineClient:
         first = {"config": dataclasses.asdict(self._config), **self._log}
         self._process.stdin.write(msgspec.json.encode(first) + b"\n")
         await self._process.stdin.drain()
-        self._tasks = [
-            asyncio.create_task(self._listen()),
-            asyncio.create_task(self._watch(self._process)),
-        ]
+        self._tasks = [asyncio.create_task(self._watch(self._process))]
         try:
             self._info = await self._started
         except BaseException:
@@ -158,9 +157,10 @@ class EngineClient:
         queue: asyncio.Queue[Output | None] = asyncio.Queue()
         assert request.rid not in self._streams, "request ids are the server's own, and unique"
         self._streams[request.rid] = queue
+        self._unheard.add(request.rid)
         finished = False
         try:
-            await self._send(Submit([request]))
+            self._send(Submit([request]))
             while not finished:
                 output = await queue.get()
                 if output is None:
@@ -169,17 +169,18 @@ class EngineClient:
                 yield output
         finally:
             del self._streams[request.rid]
+            self._unheard.discard(request.rid)
             self._failures.pop(request.rid, None)
             if not finished and not self._dead:
-                self._send_soon(Abort([request.rid]))
+                self._send(Abort([request.rid]))
 
     async def abort(self, rids: Iterable[str] = (), *, everything: bool = False) -> None:
         """Abort live requests by their internal ids, or all of them; unknown ids are ignored."""
-        await self._send(Abort(list(rids), everything))
+        self._send(Abort(list(rids), everything))
 
     def expire(self, rid: str) -> None:
         """End a live request with a ``QueueTimeout`` unless a step has served it."""
-        self._send_soon(Expire([rid]))
+        self._send(Expire([rid]))
 
     def fail(self, rid: str, error: RequestError) -> None:
         """End a live request with this error at once, whether the engine answers or not."""
@@ -201,7 +202,7 @@ class EngineClient:
         future: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
         self._replies[number] = future
         try:
-            await self._send(Control(number, action, args))
+            self._send(Control(number, action, args))
             reply = await asyncio.wait_for(future, timeout_s)
         except TimeoutError:
             raise EngineUnavailable(f"the engine did not answer in {timeout_s:g} s") from None
@@ -233,7 +234,7 @@ class EngineClient:
         if process is not None and process.returncode is None:
             if self._info is None:  # it listens to nobody before it is ready
                 process.terminate()
-            self._send_soon(Shutdown())
+            self._send(Shutdown())
             try:
                 await asyncio.wait_for(process.wait(), STOP_S)
             except TimeoutError:
@@ -243,23 +244,26 @@ class EngineClient:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         if self._folder is not None:
+            asyncio.get_running_loop().remove_reader(self._inbox.fileno())
             self._outbox.close(linger=0)
             self._inbox.close(linger=0)
             shutil.rmtree(self._folder, ignore_errors=True)
             self._folder = None
         self._end_streams("the engine has stopped")
 
-    async def _send(self, message: ToEngine) -> None:
-        await self._outbox.send(encode(message))
-
-    def _send_soon(self, message: ToEngine) -> None:
-        """Send without waiting: the queue is unbounded, so this never blocks."""
+    def _send(self, message: ToEngine) -> None:
+        """Send without waiting: the queue is unbounded, so this never blocks. Nobody hears it after
+        the end."""
         with contextlib.suppress(zmq.ZMQError):
             self._outbox.send(encode(message), zmq.NOBLOCK)
 
-    async def _listen(self) -> None:
+    def _read(self) -> None:
+        """Take all that has come: the socket's descriptor tells of the first message alone."""
         while True:
-            data = await self._inbox.recv()
+            try:
+                data = self._inbox.recv(zmq.NOBLOCK)
+            except zmq.Again:
+                return
             try:
                 message = decode_from_engine(data)
             except msgspec.DecodeError:
@@ -271,6 +275,9 @@ class EngineClient:
     def _take(self, message: Any) -> None:
         match message:
             case Outputs(items):
+                if self._unheard:  # whoever has nothing yet waits for nobody's next token
+                    items.sort(key=lambda output: output.rid not in self._unheard)
+                    self._unheard.difference_update(output.rid for output in items)
                 for output in items:
                     queue = self._streams.get(output.rid)
                     if queue is not None:

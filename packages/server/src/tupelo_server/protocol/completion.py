@@ -76,11 +76,9 @@ def split_prompts(value: Any, param: str = "prompt") -> list[str] | list[tuple[i
             check_count(param, len(value), MAX_PROMPTS)
         if all(isinstance(item, str) for item in value):
             return list(value)
-        if all(type(item) is int for item in value):
+        if set(map(type, value)) == {int}:
             return [tuple(value)]
-        if all(
-            isinstance(item, list) and all(type(token) is int for token in item) for item in value
-        ):
+        if all(isinstance(item, list) and set(map(type, item)) <= {int} for item in value):
             return [tuple(item) for item in value]
     raise InvalidRequest(
         f"{param}: must be a string, a list of strings, a list of token ids, or a list of those; "
