@@ -16,6 +16,7 @@ family from the second on.
 """
 
 import argparse
+import contextlib
 import json
 import os
 import signal
@@ -85,6 +86,7 @@ def run_part(part: str, args: argparse.Namespace, limit_s: float) -> dict[str, A
                 env={**os.environ, **environment},
                 stdout=stream,
                 stderr=subprocess.STDOUT,
+                start_new_session=True,  # with what it starts, it is stopped as one
             )
             try:
                 code = process.wait(max(1.0, limit_s))
@@ -103,18 +105,18 @@ def run_part(part: str, args: argparse.Namespace, limit_s: float) -> dict[str, A
 
 
 def stop(process: subprocess.Popen[bytes]) -> int:
-    """End a part that ran out of time; it prints first where its threads are.
+    """End a part that ran out of time, and its processes; they print first where their threads are.
 
     Inside MLIR's passes the signal ends the pass instead, so that a case may fail at the very end:
     "PassManager::run failed".
     """
     print(f"out of time: process {process.pid} is told to abort", flush=True)
-    process.send_signal(signal.SIGABRT)
-    try:
+    os.killpg(process.pid, signal.SIGABRT)
+    with contextlib.suppress(subprocess.TimeoutExpired):
         process.wait(10)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
     return 124
 
 
