@@ -10,9 +10,9 @@ and ``sweep-triton`` (nothing is built late), ``leak``, ``idle``, ``start``; and
 named ``serve`` (a model, its reply and its speed: ci/serve.py). Options after ``--`` go to the
 benchmarks among them.
 
-With ``--at-once`` several run side by side, which is for proofs; ``conform@1`` is the
-kit's level 1, ``conform@2@1/4`` every fourth case of its level 2, ``parity@2/4`` every fourth
-family from the second on.
+With ``--at-once`` several run side by side, which is for proofs, each with its part of the cores;
+``conform@1`` is the kit's level 1, ``conform@2@1/4`` every fourth case of its level 2,
+``parity@2/4`` every fourth family from the second on.
 """
 
 import argparse
@@ -79,6 +79,8 @@ def run_part(part: str, args: argparse.Namespace, limit_s: float) -> dict[str, A
         began = time.monotonic()
         log = args.out / f"{part.replace('/', '.').replace('@', '-')}.log"
         environment["PYTHONFAULTHANDLER"] = "1"
+        if args.at_once > 1 and "OMP_NUM_THREADS" not in os.environ:
+            environment["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // args.at_once))
         with log.open("w") as stream:
             process = subprocess.Popen(
                 command,
