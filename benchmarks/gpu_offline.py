@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Offline speed on a GPU: the workloads of ``gpu_workloads.py`` through ``tupelo.Engine``.
+"""Offline speed on a GPU: the workloads of ``gpu_workloads.py`` through ``tupelo.Engine``, or
+through another engine.
 
 Dummy weights of the Llama-3.1-8B shape in bfloat16, prompts as ids, greedy, fixed lengths. One
 engine with one set of settings runs all rows; the prefix cache is emptied before each run. A row's
@@ -9,6 +10,8 @@ the report shows it.
   gpu_offline.py                                       every row, twice
   gpu_offline.py --rows w2,w3_64 --runs 3 --json out.json
   gpu_offline.py --no-overlap | --no-graphs | --no-radix | --attention triton        ablations
+  gpu_offline.py --engine FILE.py:NAME                 another engine: offline_targets.of_callable
+  gpu_offline.py --url http://127.0.0.1:30000          a server, streamed
 """
 
 import argparse
@@ -20,13 +23,14 @@ import platform
 import statistics
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import gpu_workloads as workloads
 import torch
 from dummy_model import LLAMA_8B
+from offline_targets import Requests, Target, of_callable, of_tupelo, of_url
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "ci" / "cuda"))
 from rates import rates
@@ -36,8 +40,6 @@ from tupelo.checkpoint import parse_hf_config
 from tupelo.config import environment
 from tupelo.engine import Engine
 from tupelo.engine.build import Source
-
-Requests = Sequence[tuple[list[int], int]]
 
 ROWS: dict[str, Callable[[], Requests]] = {
     "w2": workloads.w2,
@@ -80,6 +82,8 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--no-radix", action="store_true")
     parser.add_argument("--no-groups", action="store_true", help="each row reads its prefix")
     parser.add_argument("--no-rates", action="store_true")
+    parser.add_argument("--engine", default="", help="another engine, FILE.py:NAME")
+    parser.add_argument("--url", default="", help="a server that is there")
     parser.add_argument("--profile", type=Path, help="folder for a table of kernels, a row each")
     return parser.parse_args()
 
@@ -104,31 +108,32 @@ def make_engine(args: argparse.Namespace) -> Engine:
     )
 
 
-def run_row(engine: Engine, requests: Requests) -> dict[str, float]:
+def run_row(target: Target, requests: Requests) -> dict[str, float]:
     """One run, from the first submission to the last token."""
-    before = engine.stats()
-    params = [{"temperature": 0, "max_new_tokens": n, "ignore_eos": True} for _, n in requests]
-    prompts = [ids for ids, _ in requests]
+    before = target.stats()
     began = time.perf_counter()
-    replies = engine.generate(input_ids=prompts, sampling_params=params)
+    produced = sum(target.run(requests))
     seconds = time.perf_counter() - began
-    after = engine.stats()
+    after = target.stats()
     num_in, num_out = workloads.totals(requests)
-    produced = sum(len(reply["output_ids"]) for reply in replies)
     assert produced == num_out, f"{produced} tokens, not {num_out}"
-    moved = {key: after[key] - before[key] for key in ("steps", "cached_tokens", "retractions")}
+    names = [n for n in ("steps", "cached_tokens", "retractions") if n in after]
+    moved = {name: after[name] - before[name] for name in names}
+    shared = {"hit_share": moved["cached_tokens"] / num_in} if moved else {}
     return {
         "seconds": seconds,
         "output_tokens_per_s": num_out / seconds,
         "input_tokens_per_s": num_in / seconds,
         "ms_per_token": 1e3 * seconds * len(requests) / num_out,
-        "hit_share": moved["cached_tokens"] / num_in,
+        **shared,
         **moved,
     }
 
 
-def counters(engine: Engine) -> dict[str, int]:
+def counters(engine: Engine | None) -> dict[str, int]:
     """What must stay 0 once the engine is ready, and how steps were run."""
+    if engine is None:
+        return {}
     runner = engine._built.runner
     names = ("num_captures", "num_replays", "num_eager")
     found = {name: getattr(runner, name) for name in names if hasattr(runner, name)}
@@ -153,15 +158,15 @@ def profiled(folder: Path, name: str, run: Callable[[], Any]) -> None:
     print(table, flush=True)
 
 
-def measure(engine: Engine, args: argparse.Namespace) -> dict[str, Any]:
+def measure(target: Target, engine: Engine | None, args: argparse.Namespace) -> dict[str, Any]:
     """Every row, every run, beside the better peer."""
     results: dict[str, Any] = {}
     for name in args.rows.split(","):
         requests = ROWS[name]()
         runs = []
         for _ in range(args.runs):
-            engine.flush_cache()
-            runs.append(run_row(engine, requests))
+            target.flush()
+            runs.append(run_row(target, requests))
             field, peer = PEERS[name]
             print(
                 f"{name:>16} {runs[-1][field]:10.3f} {field}",
@@ -181,8 +186,8 @@ def measure(engine: Engine, args: argparse.Namespace) -> dict[str, Any]:
             "counters": counters(engine),
         }
         if args.profile:
-            engine.flush_cache()
-            profiled(args.profile, name, lambda: run_row(engine, requests))  # noqa: B023
+            target.flush()
+            profiled(args.profile, name, lambda: run_row(target, requests))  # noqa: B023
     return results
 
 
@@ -197,11 +202,27 @@ def main() -> None:
     report: dict[str, Any] = {
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "command": " ".join(sys.argv),
-        "device": torch.cuda.get_device_name(),
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "none",
         "python": platform.python_version(),
         "rates": None if args.no_rates else rates(),
     }
     print("rates", report["rates"], flush=True)
+    if args.engine or args.url:
+        target = of_url(args.url) if args.url else of_callable(args.engine)
+        report["rows"] = measure(target, None, args)
+    else:
+        run_tupelo(args, report)
+    if args.json:
+        args.json.write_text(json.dumps(report, indent=1))
+    geometric = 1.0
+    for name, row in report["rows"].items():
+        geometric *= row["ratio"] ** (1 / len(report["rows"]))
+        print(f"{name:>16} {row['value']:10.3f} {row['figure']:<20} {row['ratio']:.3f} x best peer")
+    print(f"geometric mean {geometric:.3f}")
+
+
+def run_tupelo(args: argparse.Namespace, report: dict[str, Any]) -> None:
+    """Every row through ``tupelo.Engine``; what it tells of itself goes into the report."""
     began = time.perf_counter()
     engine = make_engine(args)
     report["ready_s"] = time.perf_counter() - began
@@ -216,14 +237,7 @@ def main() -> None:
     print("KV tokens", report["kv_tokens"], "memory", report["memory"], flush=True)
     print(sorted({f"{k['op']}:{k['kernel']}" for k in engine.info.kernels}), flush=True)
     with engine:
-        report["rows"] = measure(engine, args)
-    if args.json:
-        args.json.write_text(json.dumps(report, indent=1))
-    geometric = 1.0
-    for name, row in report["rows"].items():
-        geometric *= row["ratio"] ** (1 / len(report["rows"]))
-        print(f"{name:>16} {row['value']:10.3f} {row['figure']:<20} {row['ratio']:.3f} x best peer")
-    print(f"geometric mean {geometric:.3f}")
+        report["rows"] = measure(of_tupelo(engine), engine, args)
 
 
 if __name__ == "__main__":

@@ -22,7 +22,6 @@ import subprocess
 import sys
 import tempfile
 import time
-import urllib.request
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -32,6 +31,7 @@ import gpu_workloads as workloads
 import torch
 import uvloop
 from dummy_model import write_model
+from offline_targets import flush_at, model_at
 from online import Stream, figures, in_process, over_http, replay, through
 
 from tupelo import heap
@@ -158,13 +158,8 @@ def at_url(url: str, about: dict[str, Any]) -> Served:
     where = urlsplit(url)
     assert where.hostname
     assert where.port
-
-    def flush() -> None:
-        request = urllib.request.Request(f"{url}/flush_cache", method="POST")
-        with urllib.request.urlopen(request) as answer:
-            answer.read()
-
-    return Served(over_http(where.hostname, where.port), lambda: asyncio.to_thread(flush), about)
+    stream = over_http(where.hostname, where.port, model_at(url))
+    return Served(stream, lambda: asyncio.to_thread(flush_at, url), about)
 
 
 OVER = {"client": own_process, "thread": own_thread, "http": server}

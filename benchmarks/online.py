@@ -113,13 +113,13 @@ def through(client: EngineClient) -> Stream:
     return stream
 
 
-def over_http(host: str, port: int) -> Stream:
+def over_http(host: str, port: int, model: str = "") -> Stream:
     """Tokens of ``/v1/completions``; a client that costs little, with a connection a request."""
 
     async def stream(ids: list[int], wanted: int) -> AsyncIterator[int]:
         body = msgspec.json.encode(
             {
-                "model": "",
+                "model": model,
                 "prompt": ids,
                 "max_tokens": wanted,
                 "temperature": 0,
