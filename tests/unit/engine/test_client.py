@@ -13,7 +13,7 @@ from tests.unit.engine.tiny import tiny_source
 
 from tupelo.config import EngineConfig
 from tupelo.engine.client import SILENT_S, EngineClient
-from tupelo.engine.messages import Output
+from tupelo.engine.messages import Output, Outputs
 from tupelo.errors import CheckpointError, EngineUnavailable, OutOfMemory
 from tupelo.request import FinishReason, Request, SamplingParams
 
@@ -72,6 +72,23 @@ async def test_closing_a_stream_aborts_its_request(client: EngineClient) -> None
         await asyncio.sleep(0.01)
     assert stats["aborted"] == 1
     assert stats["pages_owned"] == [0]
+
+
+async def test_a_first_token_comes_before_the_others_next_ones() -> None:
+    order: list[str] = []
+
+    class Told(asyncio.Queue[Output | None]):
+        def put_nowait(self, item: Output | None) -> None:
+            assert item is not None
+            order.append(item.rid)
+
+    client = EngineClient(EngineConfig())
+    client._streams = {"decoding": Told(), "new": Told(), "newer": Told()}
+    client._unheard = {"new", "newer"}
+    step = [Output(rid=rid, token_ids=[5]) for rid in client._streams]
+    client._take(Outputs([*step]))
+    client._take(Outputs([*step]))
+    assert order == ["new", "newer", "decoding", "decoding", "new", "newer"]
 
 
 async def test_health_asks_the_engine_nothing(client: EngineClient) -> None:
