@@ -29,6 +29,7 @@ from typing import Any
 
 import gpu_workloads as workloads
 import torch
+from called import command
 from dummy_model import LLAMA_8B
 from offline_targets import Requests, Target, of_callable, of_tupelo, of_url
 
@@ -201,7 +202,7 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s: %(message)s")
     report: dict[str, Any] = {
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "command": " ".join(sys.argv),
+        "command": command(),
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "none",
         "python": platform.python_version(),
         "rates": None if args.no_rates else rates(),

@@ -30,6 +30,7 @@ from urllib.parse import urlsplit
 import gpu_workloads as workloads
 import torch
 import uvloop
+from called import command
 from dummy_model import write_model
 from offline_targets import flush_at, model_at
 from online import Stream, figures, in_process, over_http, replay, through
@@ -133,19 +134,19 @@ async def own_process(config: EngineConfig, folder: Path) -> AsyncIterator[Serve
 @contextlib.asynccontextmanager
 async def server(config: EngineConfig, folder: Path) -> AsyncIterator[Served]:
     """A server of its own, spoken to over HTTP."""
-    command = [sys.executable, "-m", "tupelo", "serve", config.model, "--port", "0"]
-    command += ["--load-format", "dummy", "--context-length", str(config.context_length)]
-    command += ["--backend", config.backend]
+    options = ["--load-format", "dummy", "--context-length", str(config.context_length)]
+    options += ["--backend", config.backend]
+    serve = [sys.executable, "-m", "tupelo", "serve", config.model, "--port", "0", *options]
     log = folder / "server.log"
     began = time.perf_counter()
     with log.open("w") as stream:
-        process = subprocess.Popen(command, stdout=stream, stderr=subprocess.STDOUT)
+        process = subprocess.Popen(serve, stdout=stream, stderr=subprocess.STDOUT)
     try:
         while (ready := re.search(r"serving at (http://\S+)/v1", log.read_text())) is None:
             if process.poll() is not None:
                 raise SystemExit(log.read_text())
             await asyncio.sleep(0.1)
-        about = {"command": command[2:], "ready_s": time.perf_counter() - began}
+        about = {"serve": options, "ready_s": time.perf_counter() - began}
         yield at_url(ready[1], about)
     finally:
         process.send_signal(signal.SIGTERM)
@@ -217,7 +218,7 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s: %(message)s")
     report: dict[str, Any] = {
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "command": " ".join(sys.argv),
+        "command": command(),
         "over": args.url or args.over,
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "none",
         **uvloop.run(measure(args)),

@@ -337,12 +337,10 @@ def check_token_ids(ids: Sequence[int], vocab_size: int, *, param: str) -> None:
         and 0 <= min(ids, default=0) <= max(ids, default=0) < vocab_size
     ):
         return
-    for token in ids:
-        if type(token) is not int or not 0 <= token < vocab_size:
-            raise InvalidRequest(
-                f"{param}: {_short(token)} is no token id; ids are 0 to {vocab_size - 1}",
-                param=param,
-            )
+    bad = next(t for t in ids if type(t) is not int or not 0 <= t < vocab_size)
+    raise InvalidRequest(
+        f"{param}: {_short(bad)} is no token id; ids are 0 to {vocab_size - 1}", param=param
+    )
 
 
 def check_int(name: str, value: object, low: int, high: int) -> int:

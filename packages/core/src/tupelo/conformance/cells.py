@@ -44,7 +44,8 @@ def group_cells(cases: Iterable[Json]) -> dict[str, Json]:
 
 
 def op_cells(rows: Iterable[Json]) -> dict[str, dict[str, str]]:
-    """By op and dtype the tier and kernel that serve, or ``failed``."""
+    """By op and dtype the tier and kernel that serve, the first's where rows of several shares
+    differ; or ``failed``, if one did."""
     ops: dict[str, dict[str, str]] = {}
     for row in rows:
         served = ops.setdefault(row["op"], {})
